@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Waiting for a descriptor of our own to become readable.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Registers a descriptor, which must be non-blocking, with the current Tokio reactor.
+///
+/// # Errors
+/// `EPERM` where the file cannot be polled.
+///
+/// # Panics
+/// Outside a Tokio runtime with I/O.
+pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is valid and open, owns its descriptor alone and gives the same number each
+    // time; the `AsyncFd` owns it from here on and closes it only when it has deregistered it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
+}

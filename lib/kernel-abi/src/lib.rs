@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel interfaces that Midplane talks to, behind safe functions.
+//!
+//! This is the only crate of the workspace with `unsafe`. Each module is one interface and one cargo
+//! feature; it keeps the kernel's own names, says which header it follows, and its layouts are
+//! compared with the installed header in `tests/headers.rs`.
+//!
+//! Nothing here decides anything: no queue, no policy, no retry.
+
+#[cfg(feature = "async_fd")]
+pub mod async_fd;
+#[cfg(feature = "cuse")]
+pub mod cuse;
+#[cfg(feature = "ipmi_devintf")]
+pub mod ipmi_devintf;
+#[cfg(feature = "peer_groups")]
+pub mod peer_groups;

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Compares our layouts and numbers with the kernel headers installed on this machine, by asking the C compiler.
+#![cfg(all(feature = "cuse", feature = "ipmi_devintf"))]
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+use std::process::Command;
+
+use kernel_abi::cuse::{CuseInitIn, CuseInitOut, InHeader, IoctlIn, IoctlIovec, PollIn, ReleaseIn};
+use kernel_abi::ipmi_devintf as dev;
+use kernel_abi::ipmi_devintf::ioctl;
+
+/// Evaluates C expressions with the given headers and returns their values by expression.
+fn ask_c(headers: &[&str], expressions: &[String]) -> BTreeMap<String, u64> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut source = String::from("#include <stdio.h>\n#include <stddef.h>\n");
+    for header in headers {
+        source.push_str(&format!("#include <{header}>\n"));
+    }
+    source.push_str("int main(void) {\n");
+    for e in expressions {
+        source.push_str(&format!("printf(\"%llu\\n\", (unsigned long long)({e}));\n"));
+    }
+    source.push_str("return 0; }\n");
+    let (c, exe) = (dir.path().join("ask.c"), dir.path().join("ask"));
+    std::fs::write(&c, source).unwrap();
+    let cc = Command::new("cc").arg("-o").arg(&exe).arg(&c).output().expect("a C compiler, cc");
+    assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
+    let out = Command::new(&exe).output().unwrap();
+    let values = String::from_utf8(out.stdout).unwrap();
+    expressions.iter().cloned().zip(values.lines().map(|l| l.parse().unwrap())).collect()
+}
+
+fn compare(headers: &[&str], ours: &[(&str, u64)]) {
+    let expressions: Vec<String> = ours.iter().map(|(e, _)| (*e).to_owned()).collect();
+    let theirs = ask_c(headers, &expressions);
+    for (expression, value) in ours {
+        assert_eq!(theirs[*expression], *value, "{expression}");
+    }
+}
+
+#[test]
+fn cuse_layouts_are_the_headers() {
+    compare(
+        &["linux/fuse.h"],
+        &[
+            ("sizeof(struct fuse_in_header)", size_of::<InHeader>() as u64),
+            ("offsetof(struct fuse_in_header, unique)", offset_of!(InHeader, unique) as u64),
+            ("offsetof(struct fuse_in_header, uid)", offset_of!(InHeader, uid) as u64),
+            ("offsetof(struct fuse_in_header, pid)", offset_of!(InHeader, pid) as u64),
+            ("sizeof(struct cuse_init_in)", size_of::<CuseInitIn>() as u64),
+            ("sizeof(struct cuse_init_out)", size_of::<CuseInitOut>() as u64),
+            ("offsetof(struct cuse_init_out, flags)", offset_of!(CuseInitOut, flags) as u64),
+            (
+                "offsetof(struct cuse_init_out, dev_major)",
+                offset_of!(CuseInitOut, dev_major) as u64,
+            ),
+            ("sizeof(struct fuse_release_in)", size_of::<ReleaseIn>() as u64),
+            ("sizeof(struct fuse_ioctl_in)", size_of::<IoctlIn>() as u64),
+            ("offsetof(struct fuse_ioctl_in, cmd)", offset_of!(IoctlIn, cmd) as u64),
+            ("offsetof(struct fuse_ioctl_in, arg)", offset_of!(IoctlIn, arg) as u64),
+            ("offsetof(struct fuse_ioctl_in, in_size)", offset_of!(IoctlIn, in_size) as u64),
+            ("sizeof(struct fuse_ioctl_iovec)", size_of::<IoctlIovec>() as u64),
+            ("sizeof(struct fuse_poll_in)", size_of::<PollIn>() as u64),
+            ("offsetof(struct fuse_poll_in, flags)", offset_of!(PollIn, flags) as u64),
+            ("FUSE_MIN_READ_BUFFER", kernel_abi::cuse::FUSE_MIN_READ_BUFFER as u64),
+            ("CUSE_INIT", 4096),
+            ("FUSE_IOCTL", 39),
+            ("FUSE_POLL", 40),
+            ("FUSE_INTERRUPT", 36),
+            ("FUSE_OPEN", 14),
+            ("FUSE_RELEASE", 18),
+            ("CUSE_UNRESTRICTED_IOCTL", 1),
+            ("FUSE_IOCTL_RETRY", 4),
+            ("FUSE_NOTIFY_POLL", 1),
+        ],
+    );
+}
+
+#[test]
+fn ipmi_layouts_are_the_headers() {
+    compare(
+        &["linux/ipmi.h", "linux/ipmi_msgdefs.h"],
+        &[
+            ("sizeof(struct ipmi_msg)", size_of::<dev::IpmiMsg>() as u64),
+            ("offsetof(struct ipmi_msg, data)", offset_of!(dev::IpmiMsg, data) as u64),
+            ("sizeof(struct ipmi_req)", size_of::<dev::IpmiReq>() as u64),
+            ("offsetof(struct ipmi_req, msgid)", offset_of!(dev::IpmiReq, msgid) as u64),
+            ("offsetof(struct ipmi_req, msg)", offset_of!(dev::IpmiReq, msg) as u64),
+            ("sizeof(struct ipmi_req_settime)", size_of::<dev::IpmiReqSettime>() as u64),
+            (
+                "offsetof(struct ipmi_req_settime, retry_time_ms)",
+                offset_of!(dev::IpmiReqSettime, retry_time_ms) as u64,
+            ),
+            ("sizeof(struct ipmi_recv)", size_of::<dev::IpmiRecv>() as u64),
+            ("offsetof(struct ipmi_recv, addr)", offset_of!(dev::IpmiRecv, addr) as u64),
+            ("offsetof(struct ipmi_recv, msgid)", offset_of!(dev::IpmiRecv, msgid) as u64),
+            ("offsetof(struct ipmi_recv, msg)", offset_of!(dev::IpmiRecv, msg) as u64),
+            ("sizeof(struct ipmi_addr)", dev::IPMI_ADDR_LEN as u64),
+            ("sizeof(struct ipmi_cmdspec)", size_of::<dev::IpmiCmdspec>() as u64),
+            ("sizeof(struct ipmi_cmdspec_chans)", size_of::<dev::IpmiCmdspecChans>() as u64),
+            (
+                "sizeof(struct ipmi_channel_lun_address_set)",
+                size_of::<dev::IpmiChannelLunAddressSet>() as u64,
+            ),
+            ("sizeof(struct ipmi_timing_parms)", size_of::<dev::IpmiTimingParms>() as u64),
+            ("IPMI_MAX_MSG_LENGTH", dev::IPMI_MAX_MSG_LENGTH as u64),
+            ("IPMI_SYSTEM_INTERFACE_ADDR_TYPE", dev::IPMI_SYSTEM_INTERFACE_ADDR_TYPE as u64),
+            ("IPMI_IPMB_DIRECT_ADDR_TYPE", dev::IPMI_IPMB_DIRECT_ADDR_TYPE as u64),
+            ("IPMI_LAN_ADDR_TYPE", dev::IPMI_LAN_ADDR_TYPE as u64),
+            ("IPMI_OEM_RECV_TYPE", dev::IPMI_OEM_RECV_TYPE as u64),
+        ],
+    );
+}
+
+#[test]
+fn ioctl_numbers_are_the_headers() {
+    compare(
+        &["sys/ioctl.h", "linux/ipmi.h"],
+        &[
+            ("IPMICTL_SEND_COMMAND", ioctl::SEND_COMMAND.into()),
+            ("IPMICTL_SEND_COMMAND_SETTIME", ioctl::SEND_COMMAND_SETTIME.into()),
+            ("IPMICTL_RECEIVE_MSG", ioctl::RECEIVE_MSG.into()),
+            ("IPMICTL_RECEIVE_MSG_TRUNC", ioctl::RECEIVE_MSG_TRUNC.into()),
+            ("IPMICTL_REGISTER_FOR_CMD", ioctl::REGISTER_FOR_CMD.into()),
+            ("IPMICTL_UNREGISTER_FOR_CMD", ioctl::UNREGISTER_FOR_CMD.into()),
+            ("IPMICTL_REGISTER_FOR_CMD_CHANS", ioctl::REGISTER_FOR_CMD_CHANS.into()),
+            ("IPMICTL_UNREGISTER_FOR_CMD_CHANS", ioctl::UNREGISTER_FOR_CMD_CHANS.into()),
+            ("IPMICTL_SET_GETS_EVENTS_CMD", ioctl::SET_GETS_EVENTS.into()),
+            ("IPMICTL_SET_MY_ADDRESS_CMD", ioctl::SET_MY_ADDRESS.into()),
+            ("IPMICTL_GET_MY_ADDRESS_CMD", ioctl::GET_MY_ADDRESS.into()),
+            ("IPMICTL_SET_MY_LUN_CMD", ioctl::SET_MY_LUN.into()),
+            ("IPMICTL_GET_MY_LUN_CMD", ioctl::GET_MY_LUN.into()),
+            ("IPMICTL_SET_TIMING_PARMS_CMD", ioctl::SET_TIMING_PARMS.into()),
+            ("IPMICTL_GET_TIMING_PARMS_CMD", ioctl::GET_TIMING_PARMS.into()),
+            ("IPMICTL_SET_MY_CHANNEL_ADDRESS_CMD", ioctl::SET_MY_CHANNEL_ADDRESS.into()),
+            ("IPMICTL_GET_MY_CHANNEL_ADDRESS_CMD", ioctl::GET_MY_CHANNEL_ADDRESS.into()),
+            ("IPMICTL_SET_MY_CHANNEL_LUN_CMD", ioctl::SET_MY_CHANNEL_LUN.into()),
+            ("IPMICTL_GET_MY_CHANNEL_LUN_CMD", ioctl::GET_MY_CHANNEL_LUN.into()),
+            ("IPMICTL_GET_MAINTENANCE_MODE_CMD", ioctl::GET_MAINTENANCE_MODE.into()),
+            ("IPMICTL_SET_MAINTENANCE_MODE_CMD", ioctl::SET_MAINTENANCE_MODE.into()),
+        ],
+    );
+}
