@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `/etc/midplane/ipmi-mux.toml`: what it may say, its defaults, and what is checked beyond its shape.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use daemon_kit::config::{self, ConfigError, HumanDuration, Loaded, Mode, Spanned};
+use serde::Deserialize;
+
+/// Where the configuration is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/midplane/ipmi-mux.toml";
+/// Where the daemon keeps its socket and what must outlive a restart.
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/midplane/ipmi-mux";
+/// Nodes one daemon serves. Each has a descriptor; systemd gives a service 524,288 of them.
+pub const MAX_NODES: usize = 1024;
+/// Longest node name, bytes.
+const MAX_NAME: usize = 64;
+
+/// The file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    #[serde(default)]
+    bmc: RawBmc,
+    #[serde(default = "default_nodes")]
+    nodes: Spanned<Vec<RawNode>>,
+    metrics_listen: Option<SocketAddr>,
+    runtime_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBmc {
+    device: Option<Spanned<PathBuf>>,
+    vm: Option<Spanned<String>>,
+    deadline: Option<Spanned<HumanDuration>>,
+    long_deadline: Option<Spanned<HumanDuration>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNode {
+    name: Spanned<String>,
+    owner: Option<Spanned<String>>,
+    group: Option<Spanned<String>>,
+    mode: Option<Mode>,
+}
+
+fn default_nodes() -> Spanned<Vec<RawNode>> {
+    let name = Spanned::new(0..0, "ipmi/1..8".to_owned());
+    Spanned::new(0..0, vec![RawNode { name, owner: None, group: None, mode: None }])
+}
+
+/// Where the BMC is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BmcAddress {
+    /// A node of the kernel's driver.
+    Device(PathBuf),
+    /// A simulator that speaks the VM serial protocol, over TCP.
+    Tcp(String),
+    /// The same over a Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for BmcAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Device(path) => write!(f, "{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One device node to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// Name under `/dev`, such as `ipmi/1`.
+    pub name: String,
+    /// Owning user, by name.
+    pub owner: String,
+    /// Owning group, by name.
+    pub group: String,
+    /// Permission bits.
+    pub mode: Mode,
+}
+
+/// The configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the BMC is.
+    pub bmc: BmcAddress,
+    /// From a send to its answer.
+    pub deadline: Duration,
+    /// The same for commands that take long.
+    pub long_deadline: Duration,
+    /// The nodes in order; 1 to [`MAX_NODES`].
+    pub nodes: Vec<NodeSpec>,
+    /// Where Prometheus may ask over TCP.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Directory of the control socket and of what outlives a restart.
+    pub runtime_dir: PathBuf,
+}
+
+impl Config {
+    /// Reads the named file, or the default one, which may be missing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, line and remedy.
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::check(config::load_or_default(named, Path::new(DEFAULT_PATH))?)
+    }
+
+    /// As [`Config::load`], from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, line and remedy.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::check(config::parse(text, path)?)
+    }
+
+    fn check(loaded: Loaded<Raw>) -> Result<Self, ConfigError> {
+        let Loaded { value: raw, source } = &loaded;
+        let deadline = duration(&loaded, raw.bmc.deadline.as_ref(), Duration::from_secs(5))?;
+        let long = duration(&loaded, raw.bmc.long_deadline.as_ref(), Duration::from_secs(60))?;
+        if long < deadline {
+            let span = raw.bmc.long_deadline.as_ref().or(raw.bmc.deadline.as_ref());
+            return Err(source.error_at(
+                span.map_or(0..0, Spanned::span),
+                "`long_deadline` is shorter than `deadline`",
+                "make it at least as long",
+            ));
+        }
+        Ok(Self {
+            bmc: bmc_address(&loaded)?,
+            deadline,
+            long_deadline: long,
+            nodes: nodes(&loaded)?,
+            metrics_listen: raw.metrics_listen,
+            runtime_dir: raw.runtime_dir.clone().unwrap_or_else(|| DEFAULT_RUNTIME_DIR.into()),
+        })
+    }
+
+    /// The socket of the control interface.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime_dir.join("control.sock")
+    }
+}
+
+/// Shorter than any BMC answers, and longer than anyone waits.
+const DEADLINES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(600);
+
+fn duration(
+    loaded: &Loaded<Raw>,
+    given: Option<&Spanned<HumanDuration>>,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
+    let Some(given) = given else { return Ok(default) };
+    let value = given.get_ref().get();
+    if DEADLINES.contains(&value) {
+        return Ok(value);
+    }
+    let message = format!("{} is no useful deadline", given.get_ref());
+    Err(loaded.error_at(given.span(), message, "choose one from 100ms to 10m"))
+}
+
+fn bmc_address(loaded: &Loaded<Raw>) -> Result<BmcAddress, ConfigError> {
+    let RawBmc { device, vm, .. } = &loaded.value.bmc;
+    match (device, vm) {
+        (None, None) => Ok(BmcAddress::Device("/dev/ipmi0".into())),
+        (Some(device), None) => Ok(BmcAddress::Device(device.get_ref().clone())),
+        (None, Some(vm)) => parse_vm(vm.get_ref()).ok_or_else(|| {
+            let message = format!("`{}` is no address", vm.get_ref());
+            loaded.error_at(vm.span(), message, "write tcp:HOST:PORT or unix:/PATH")
+        }),
+        (Some(_), Some(vm)) => Err(loaded.error_at(
+            vm.span(),
+            "a BMC is reached by `device` or by `vm`, not by both",
+            "remove one of them",
+        )),
+    }
+}
+
+fn parse_vm(text: &str) -> Option<BmcAddress> {
+    match text.split_once(':')? {
+        ("unix", path) if path.starts_with('/') => Some(BmcAddress::Unix(path.into())),
+        ("tcp", address) => {
+            let (host, port) = address.rsplit_once(':')?;
+            let valid = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0);
+            valid.then(|| BmcAddress::Tcp(address.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn nodes(loaded: &Loaded<Raw>) -> Result<Vec<NodeSpec>, ConfigError> {
+    let list = &loaded.value.nodes;
+    let mut specs: Vec<NodeSpec> = vec![];
+    for raw in list.get_ref() {
+        let span = raw.name.span();
+        let owner = account(loaded, raw.owner.as_ref(), "root")?;
+        let group = account(loaded, raw.group.as_ref(), "midplane")?;
+        let fail = |message: String, remedy| loaded.error_at(span.clone(), message, remedy);
+        let names = expand(raw.name.get_ref()).map_err(|why| {
+            let remedy = "write a name below /dev such as ipmi/1, or a range such as ipmi/1..8";
+            fail(format!("`{}` is no node name: {why}", raw.name.get_ref()), remedy)
+        })?;
+        for name in names {
+            if specs.iter().any(|s| s.name == name) {
+                return Err(fail(format!("node `{name}` is named twice"), "remove one of them"));
+            }
+            if specs.len() == MAX_NODES {
+                let message = format!("more than {MAX_NODES} nodes");
+                return Err(fail(message, "any number of programs can open one node"));
+            }
+            specs.push(NodeSpec {
+                name,
+                owner: owner.clone(),
+                group: group.clone(),
+                mode: raw.mode.unwrap_or(const { Mode::new(0o660) }),
+            });
+        }
+    }
+    if specs.is_empty() {
+        return Err(loaded.error_at(
+            list.span(),
+            "there is no node to serve",
+            "leave `nodes` out for /dev/ipmi/1 to 8",
+        ));
+    }
+    Ok(specs)
+}
+
+/// The name of a user or group, as useradd(8) allows them: it goes into udev's properties.
+fn account(
+    loaded: &Loaded<Raw>,
+    given: Option<&Spanned<String>>,
+    default: &str,
+) -> Result<String, ConfigError> {
+    let Some(given) = given else { return Ok(default.to_owned()) };
+    let name = given.get_ref();
+    let valid = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if (1..=32).contains(&name.len()) && name.chars().all(valid) {
+        return Ok(name.clone());
+    }
+    let message = format!("`{name}` is no name of a user or group");
+    Err(loaded.error_at(given.span(), message, "write it as in /etc/passwd or /etc/group"))
+}
+
+/// `ipmi/1..3` is `ipmi/1`, `ipmi/2`, `ipmi/3`.
+fn expand(text: &str) -> Result<Vec<String>, String> {
+    let Some((first, last)) = text.split_once("..") else {
+        return check_name(text).map(|()| vec![text.to_owned()]);
+    };
+    let digits = first.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let (stem, first) = first.split_at(first.len() - digits);
+    let range = first.parse::<u32>().ok().zip(last.parse::<u32>().ok());
+    let Some((first, last)) = range.filter(|(first, last)| first <= last) else {
+        return Err("a range is two whole numbers, the smaller first".to_owned());
+    };
+    if (last - first) as usize >= MAX_NODES {
+        return Err(format!("the range has more than {MAX_NODES} nodes"));
+    }
+    let names: Vec<String> = (first..=last).map(|n| format!("{stem}{n}")).collect();
+    // They differ in their numbers alone, so the last is the longest.
+    check_name(&names[names.len() - 1])?;
+    Ok(names)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    let part = |p: &str| !p.is_empty() && !p.starts_with('.') && p.chars().all(plain);
+    if name.len() > MAX_NAME {
+        return Err(format!("it is longer than {MAX_NAME} bytes"));
+    }
+    if !name.split('/').all(part) {
+        return Err("it has letters, digits, _ - . : and single slashes only".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("ipmi-mux.toml")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_shipped_default_is_what_an_empty_file_means() {
+        let shipped = parse(include_str!("../ipmi-mux.toml")).unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", parse("").unwrap()));
+        assert_eq!(shipped.nodes.len(), 8);
+        assert_eq!(shipped.bmc, BmcAddress::Device("/dev/ipmi0".into()));
+    }
+
+    /// Every line that the shipped file comments out must be valid too, or it misleads.
+    #[test]
+    fn what_the_shipped_default_comments_out_is_valid() {
+        let text = include_str!("../ipmi-mux.toml");
+        let enabled: Vec<&str> = text
+            .lines()
+            .map(|l| l.strip_prefix("#").filter(|l| !l.starts_with([' ', '#'])).unwrap_or(l))
+            .filter(|l| !l.starts_with("vm ="))
+            .collect();
+        assert!(enabled.len() > 10);
+        parse(&enabled.join("\n")).unwrap();
+    }
+
+    #[test]
+    fn a_range_is_its_members() {
+        let config = parse("[[nodes]]\nname = \"ipmi/9..11\"\nmode = \"0600\"").unwrap();
+        let names: Vec<_> = config.nodes.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["ipmi/9", "ipmi/10", "ipmi/11"]);
+        assert_eq!(config.nodes[2].mode, Mode::new(0o600));
+    }
+
+    #[test]
+    fn mistakes_name_file_line_and_remedy() {
+        for (text, wanted) in [
+            ("[bmc]\ndevise = \"/dev/ipmi0\"", "ipmi-mux.toml:2:1: unknown key `devise`"),
+            ("\n[[nodes]]\nname = \"../sda\"", "ipmi-mux.toml:3:8: `../sda` is no node name"),
+            ("[[nodes]]\nname = \"ipmi/8..1\"", "two whole numbers, the smaller first"),
+            ("[[nodes]]\nname = \"a\"\n[[nodes]]\nname = \"a\"", ":4:8: node `a` is named twice"),
+            ("nodes = []", ":1:9: there is no node to serve"),
+            ("[bmc]\nvm = \"9002\"", ":2:6: `9002` is no address; write tcp:HOST:PORT"),
+            ("[bmc]\ndevice = \"/x\"\nvm = \"tcp:h:1\"", ":3:6: a BMC is reached by"),
+            ("[[nodes]]\nname = \"a\"\ngroup = \"a\\nb\"", ":3:9: `a\\nb` is no name of a user"),
+            ("[bmc]\ndeadline = \"1ms\"", ":2:12: 1ms is no useful deadline"),
+            ("[bmc]\ndeadline = \"2m\"", "`long_deadline` is shorter than `deadline`"),
+            ("[bmc]\ndeadline = 5", ":2:12:"),
+            ("[[nodes]]\nname = \"ipmi/1..9999\"", "more than 1024 nodes"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(wanted), "{text:?} gives {error:?}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! ipmi-mux: one BMC as many independent, ipmitool-compatible controllers.
+//!
+//! Three layers, in the order to read them:
+//!
+//! * formats: [`addr`] and [`devintf`], the kernel's ioctl interface as bytes; [`config`], the file;
+//! * core: [`mux`], which owns every decision and touches nothing;
+//! * shell: [`front`] makes the nodes, [`back`] reaches the BMC, [`hotplug`] hears of its removal,
+//!   [`control`] answers questions, and [`run`] is the one loop that joins them.
+//!
+//! [`args`] and [`cli`] are the command line.
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod args;
+pub mod back;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod devintf;
+pub mod front;
+pub mod hotplug;
+pub mod mux;
+pub mod run;

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The daemon: starts everything, then runs the one loop that tells the core what happened and carries
+//! out what it answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use daemon_kit::control::{ControlServer, Policy};
+use daemon_kit::metrics::{Metrics, MetricsServer};
+use daemon_kit::notify::{self, Watchdog};
+use daemon_kit::signals::{Signal, Signals};
+use kernel_abi::cuse::{self, FUSE_POLL_SCHEDULE_NOTIFY, IoctlIn, Operation};
+use nix::errno::Errno;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use zerocopy::IntoBytes;
+
+use crate::back::devintf::{DeviceId, Devintf};
+use crate::back::vm::Vm;
+use crate::back::{self, Back, BackEvent};
+use crate::config::{BmcAddress, Config};
+use crate::control::{self, BmcStatus, Client, NodeStatus, Question, SharedStats, Status};
+use crate::devintf::{Call, Delivery, Step, decode};
+use crate::front::{self, Node, NodeEvent};
+use crate::hotplug::{Removal, Uevents};
+use crate::mux::{Action, Channels, HandleId, Limits, Mux, Owner};
+
+/// Requests of the kernel waiting for the main loop, at most; more wait in the kernel.
+const MAX_NODE_EVENTS: usize = 256;
+/// Without systemd's watchdog the tick only refreshes what `/metrics` shows.
+const TICK: Duration = Duration::from_secs(2);
+/// `POLLIN | POLLRDNORM`, what the driver's poll gives.
+const READABLE: u32 = 0x001 | 0x040;
+
+/// How the daemon ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Somebody asked.
+    Stopped,
+    /// The BMC's device was removed. systemd starts the daemon again when it is back.
+    Removed {
+        /// Whether it was back already when we looked: then nobody will start us.
+        back_again: bool,
+    },
+}
+
+/// Runs until it is told to stop or the BMC is gone.
+///
+/// # Errors
+/// What keeps it from starting, with the remedy.
+pub async fn serve(config: Config) -> anyhow::Result<End> {
+    let started = Instant::now();
+    let mut signals = Signals::new().context("cannot handle signals")?;
+    let uevents = Uevents::new().context("cannot listen to the kernel's uevents")?;
+    std::fs::create_dir_all(&config.runtime_dir)
+        .with_context(|| format!("cannot make {}", config.runtime_dir.display()))?;
+
+    let (back_events, mut from_back) = mpsc::channel(back::MAX_EVENTS);
+    let opened = open_back(&config, back_events).await?;
+    let (questions, mut from_control) = mpsc::channel(control::MAX_QUESTIONS);
+    let stats = SharedStats::default();
+    let metrics = metrics(&stats);
+    let router = control::router(questions).merge(Arc::clone(&metrics).routes());
+    let server = ControlServer::bind(&config.control_socket(), router, Policy::system()).await?;
+    let metrics_server = match config.metrics_listen {
+        Some(listen) => Some(MetricsServer::bind(listen, metrics).await?),
+        None => None,
+    };
+    let nodes = front::create(&config.nodes, &config.runtime_dir).await?;
+    let (node_events, mut from_nodes) = mpsc::channel(MAX_NODE_EVENTS);
+    for (index, node) in nodes.iter().enumerate() {
+        tokio::spawn(node.reader(index, node_events.clone()));
+    }
+    let (stop_control, control_stops) = oneshot::channel::<()>();
+    let control = tokio::spawn(server.run(async { drop(control_stops.await) }));
+    if let Some(server) = metrics_server {
+        tokio::spawn(server.run());
+    }
+
+    let Opened { back, defaults, channels, device_id } = opened;
+    let limits = Limits {
+        deadline: config.deadline,
+        long_deadline: config.long_deadline,
+        window: back.window(),
+        abandoned_for: back.abandoned_for(),
+    };
+    let reachable = matches!(back, Back::Devintf(_));
+    let mux = Mux::new(limits, channels, defaults);
+    let mut shell = Shell { mux, back, nodes, pollers: HashMap::new(), reachable };
+    let watchdog = Watchdog::from_env();
+    let mut tick = interval(watchdog.as_ref().map_or(TICK, Watchdog::interval));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let device_name = device_name(&config.bmc);
+
+    tracing::info!(bmc = %config.bmc, nodes = shell.nodes.len(), "serving");
+    notify::ready(&format!("{} on {} nodes", config.bmc, shell.nodes.len()));
+    let end = loop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => match signal {
+                Signal::Stop => break End::Stopped,
+                Signal::Reload => tracing::info!("the configuration is read at the start only"),
+            },
+            heard = removal(&uevents, device_name.as_deref()) => {
+                if heard == Removal::Certain || shell.back.is_gone() { break removed(&config.bmc) }
+            }
+            _ = tick.tick() => if let Some(watchdog) = &watchdog { watchdog.kick() },
+            Some(event) = from_back.recv() => {
+                if let Some(end) = shell.on_back(Instant::now(), event, &config.bmc) { break end }
+            }
+            Some(event) = from_nodes.recv() => shell.on_node(Instant::now(), event),
+            Some(question) = from_control.recv() => {
+                let facts = Facts { config: &config, started, device_id: device_id.as_deref() };
+                shell.on_question(question, &facts);
+            }
+            () = until(shell.mux.next_timeout()) => shell.mux.handle_timeout(Instant::now()),
+        }
+        shell.carry_out(Instant::now());
+        stats.set(shell.mux.stats());
+    };
+    notify::stopping();
+    tracing::info!(?end, "stopping");
+    // The nodes go first: callers get their error now, not when the last answer is written.
+    drop(shell);
+    drop((from_nodes, stop_control));
+    let _ = control.await;
+    Ok(end)
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Name of the BMC's node as uevents have it, such as `ipmi0`; none for a simulator.
+fn device_name(bmc: &BmcAddress) -> Option<String> {
+    let BmcAddress::Device(path) = bmc else { return None };
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    Some(path.strip_prefix("/dev").unwrap_or(&path).to_string_lossy().into_owned())
+}
+
+async fn removal(uevents: &Uevents, name: Option<&str>) -> Removal {
+    let Some(name) = name else { return std::future::pending().await };
+    match uevents.removal(name).await {
+        Ok(removal) => removal,
+        Err(error) => {
+            tracing::error!(%error, "cannot hear of the BMC's removal any more");
+            std::future::pending().await
+        }
+    }
+}
+
+fn removed(bmc: &BmcAddress) -> End {
+    End::Removed { back_again: matches!(bmc, BmcAddress::Device(path) if path.exists()) }
+}
+
+struct Opened {
+    back: Back,
+    defaults: [(u8, u8); 16],
+    channels: Channels,
+    device_id: Option<DeviceId>,
+}
+
+async fn open_back(config: &Config, events: back::Events) -> anyhow::Result<Opened> {
+    match &config.bmc {
+        BmcAddress::Device(path) => {
+            let devintf = Devintf::open(path)?;
+            let (device_id, channels) = devintf.probe().await;
+            if device_id.is_none() {
+                tracing::warn!(device = %path.display(), "the BMC does not answer; serving all the same");
+            }
+            tokio::spawn(devintf.reader(events));
+            let defaults = devintf.defaults();
+            Ok(Opened { back: Back::Devintf(devintf), defaults, channels, device_id })
+        }
+        address => {
+            let vm = Vm::new();
+            tokio::spawn(vm.run(address.clone(), events));
+            // As the driver's: the BMC's address, and the LUN of system software.
+            let defaults = [(0x20, 2); 16];
+            Ok(Opened { back: Back::Vm(vm), defaults, channels: Channels::NONE, device_id: None })
+        }
+    }
+}
+
+fn metrics(stats: &SharedStats) -> Arc<Metrics> {
+    let mut metrics = Metrics::new("ipmi-mux", env!("CARGO_PKG_VERSION"));
+    metrics.registry().register_collector(Box::new(stats.clone()));
+    Arc::new(metrics)
+}
+
+/// What the core does not know and the status shows.
+struct Facts<'a> {
+    config: &'a Config,
+    started: Instant,
+    device_id: Option<&'a [u8]>,
+}
+
+struct Shell {
+    mux: Mux,
+    back: Back,
+    nodes: Vec<Node>,
+    /// Node and kernel handle of whoever polls a handle.
+    pollers: HashMap<HandleId, (usize, u64)>,
+    reachable: bool,
+}
+
+impl Shell {
+    fn on_back(&mut self, now: Instant, event: BackEvent, bmc: &BmcAddress) -> Option<End> {
+        match event {
+            BackEvent::Reply(token, reply) => self.mux.handle_reply(now, token, reply),
+            BackEvent::Event(event) => self.mux.handle_event(&event),
+            BackEvent::Command(seq, command) => {
+                if !self.mux.handle_command(seq, &command) {
+                    tracing::debug!(netfn = command.netfn, cmd = command.cmd, "unclaimed command");
+                }
+            }
+            BackEvent::Reachable(reachable) => {
+                self.reachable = reachable;
+                if reachable {
+                    tracing::info!(%bmc, "connected");
+                } else {
+                    tracing::warn!(%bmc, "connection lost; trying again");
+                }
+            }
+            BackEvent::Gone(reason) => {
+                tracing::warn!(%bmc, reason, "the BMC's device is gone");
+                return Some(removed(bmc));
+            }
+        }
+        None
+    }
+
+    fn on_node(&mut self, now: Instant, event: NodeEvent) {
+        let (node, bytes) = match event {
+            NodeEvent::Request(node, bytes) => (node, bytes),
+            NodeEvent::Gone(node, errno) => {
+                let node = &self.nodes[node].spec.name;
+                tracing::error!(node, %errno, "the node was taken from us; restart to have it back");
+                return;
+            }
+        };
+        let request = match cuse::decode(&bytes) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::error!(%error, "the kernel sends what we do not understand");
+                return;
+            }
+        };
+        let unique = request.header.unique;
+        let reply = match request.operation {
+            Operation::Open(_) => {
+                let header = request.header;
+                let owner = Owner { node, uid: header.uid, gid: header.gid, pid: header.pid };
+                match self.mux.open(now, owner) {
+                    Ok(HandleId(fh)) => cuse::reply_open(unique, fh),
+                    Err(errno) => cuse::reply_error(unique, errno),
+                }
+            }
+            Operation::Release(release) => {
+                self.pollers.remove(&HandleId(release.fh));
+                self.mux.close(now, HandleId(release.fh));
+                cuse::reply_empty(unique)
+            }
+            Operation::Poll(poll) => {
+                let id = HandleId(poll.fh);
+                if poll.flags & FUSE_POLL_SCHEDULE_NOTIFY != 0 {
+                    self.pollers.insert(id, (node, poll.kh));
+                }
+                cuse::reply_poll(unique, if self.mux.is_readable(id) { READABLE } else { 0 })
+            }
+            Operation::Ioctl(ioctl, data) => self.on_ioctl(now, unique, &ioctl, data),
+            // Nothing waits in an ioctl: by now the interrupted call has its answer.
+            Operation::Interrupt => return,
+            // The driver has no read or write either.
+            Operation::Other | Operation::Init(_) => cuse::reply_error(unique, Errno::EINVAL),
+        };
+        // Before the actions: an answer must not wake a poller who is not told of its poll yet.
+        self.nodes[node].reply(&reply);
+    }
+
+    fn on_ioctl(&mut self, now: Instant, unique: u64, ioctl: &IoctlIn, data: &[u8]) -> cuse::Reply {
+        let result = match decode(ioctl, data) {
+            Step::Fetch { input, output } => {
+                return cuse::reply_ioctl_retry(unique, &input, &output);
+            }
+            Step::Fail(errno) => Err(errno),
+            Step::Call(Call::Receive(receive)) => {
+                match self.mux.receive(HandleId(ioctl.fh), &receive) {
+                    Ok(Delivery::Fetch { input, output }) => {
+                        return cuse::reply_ioctl_retry(unique, &input, &output);
+                    }
+                    Ok(Delivery::Deliver(result, bytes)) => {
+                        return cuse::reply_ioctl(unique, result, &bytes);
+                    }
+                    Ok(Delivery::Fail(errno)) | Err(errno) => Err(errno),
+                }
+            }
+            Step::Call(call) => self.on_call(now, HandleId(ioctl.fh), call),
+        };
+        match result {
+            Ok(bytes) => cuse::reply_ioctl(unique, Ok(0), &bytes),
+            Err(errno) => cuse::reply_ioctl(unique, Err(errno), &[]),
+        }
+    }
+
+    /// Carries out a call; the bytes go back to the caller.
+    fn on_call(&mut self, now: Instant, id: HandleId, call: Call) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![];
+        match call {
+            Call::Send(send) => self.mux.send(now, id, send)?,
+            Call::SetGetsEvents(on) => self.mux.set_gets_events(id, on)?,
+            Call::Register(spec) => {
+                self.mux.register(id, spec)?;
+                self.back.register(spec).inspect_err(|_| {
+                    // The driver never had it, so the action that tells it is dropped there.
+                    let _ = self.mux.unregister(id, spec);
+                })?;
+            }
+            Call::Unregister(spec) => self.mux.unregister(id, spec)?,
+            Call::SetMyAddress(channel, address) => self.mux.source(id, channel)?.0 = address,
+            Call::GetMyAddress(channel, shape) => {
+                bytes = shape.encode(channel, self.mux.source(id, channel)?.0);
+            }
+            Call::SetMyLun(channel, lun) => self.mux.source(id, channel)?.1 = lun & 3,
+            Call::GetMyLun(channel, shape) => {
+                bytes = shape.encode(channel, self.mux.source(id, channel)?.1);
+            }
+            Call::SetTiming(timing) => *self.mux.timing(id)? = timing,
+            Call::GetTiming => bytes = self.mux.timing(id)?.as_bytes().to_vec(),
+            Call::SetMaintenanceMode(mode) => self.mux.set_maintenance_mode(id, mode)?,
+            Call::GetMaintenanceMode => {
+                bytes = self.back.maintenance_mode()?.to_ne_bytes().to_vec();
+            }
+            Call::Receive(_) => unreachable!("receive is answered by on_ioctl"),
+        }
+        Ok(bytes)
+    }
+
+    fn carry_out(&mut self, now: Instant) {
+        while let Some(action) = self.mux.next_action() {
+            let done = match action {
+                Action::Send(out) => {
+                    if let Err(errno) = self.back.send(&out) {
+                        self.mux.handle_refusal(now, out.token, errno);
+                    }
+                    Ok(())
+                }
+                Action::Wake(id) => {
+                    if let Some((node, kh)) = self.pollers.remove(&id) {
+                        self.nodes[node].reply(&cuse::notify_poll(kh));
+                    }
+                    Ok(())
+                }
+                Action::Forget(token) => {
+                    self.back.forget(token);
+                    Ok(())
+                }
+                Action::SetGetsEvents(on) => self.back.set_gets_events(on),
+                // ENOENT: a registration that the driver had refused.
+                Action::Unregister(spec) => match self.back.unregister(spec) {
+                    Err(Errno::ENOENT) => Ok(()),
+                    done => done,
+                },
+                Action::SetMaintenanceMode(mode) => self.back.set_maintenance_mode(mode),
+            };
+            if let Err(errno) = done {
+                tracing::warn!(%errno, "the driver refuses a setting");
+            }
+        }
+    }
+
+    fn on_question(&self, question: Question, facts: &Facts<'_>) {
+        // An asker that went away in the meantime is no error.
+        match question {
+            Question::Status(answer) => drop(answer.send(self.status(facts))),
+            Question::Clients(answer) => drop(answer.send(self.clients())),
+        }
+    }
+
+    fn status(&self, facts: &Facts<'_>) -> Status {
+        let mut handles = vec![0; self.nodes.len()];
+        for (_, info) in self.mux.handles() {
+            handles[info.owner.node] += 1;
+        }
+        let nodes = self.nodes.iter().zip(handles);
+        let counters = serde_json::to_value(self.mux.stats()).ok();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: facts.started.elapsed().as_secs(),
+            bmc: bmc_status(facts, self.reachable),
+            nodes: nodes
+                .map(|(node, handles)| NodeStatus {
+                    path: node.path().display().to_string(),
+                    device: format!("{}:{}", node.numbers.0, node.numbers.1),
+                    group: node.spec.group.clone(),
+                    mode: node.spec.mode.to_string(),
+                    handles,
+                })
+                .collect(),
+            counters: counters.and_then(|c| c.as_object().cloned()).unwrap_or_default(),
+        }
+    }
+
+    fn clients(&self) -> Vec<Client> {
+        let client = |(HandleId(handle), info): (HandleId, crate::mux::Info)| Client {
+            handle,
+            node: self.nodes[info.owner.node].path().display().to_string(),
+            uid: info.owner.uid,
+            pid: info.owner.pid,
+            command: std::fs::read_to_string(format!("/proc/{}/comm", info.owner.pid))
+                .ok()
+                .map(|name| name.trim_end().to_owned()),
+            age_s: info.opened.elapsed().as_secs(),
+            sent: info.sent,
+            answered: info.answered,
+            timeouts: info.timeouts,
+            refused: info.refused,
+            dropped: info.dropped,
+            queued: info.queued,
+            in_flight: info.in_flight,
+            unread: info.unread,
+            events: info.gets_events,
+        };
+        self.mux.handles().map(client).collect()
+    }
+}
+
+/// Get Device ID, IPMI 2.0 table 20-2; offsets are those after the completion code.
+fn bmc_status(facts: &Facts<'_>, reachable: bool) -> BmcStatus {
+    let id = facts.device_id.filter(|id| id.len() >= 9);
+    // They pass beside us only where the kernel's driver is what we use.
+    let behind_driver = matches!(facts.config.bmc, BmcAddress::Device(_));
+    let in_use =
+        |module: &&str| behind_driver && std::path::Path::new("/sys/module").join(module).exists();
+    BmcStatus {
+        address: facts.config.bmc.to_string(),
+        reachable,
+        firmware: id.map(|id| format!("{}.{:02x}", id[2] & 0x7f, id[3])),
+        ipmi_version: id.map(|id| format!("{}.{}", id[4] & 0x0f, id[4] >> 4)),
+        manufacturer: id.map(|id| u32::from_le_bytes([id[6], id[7], id[8], 0])),
+        kernel_users: ["ipmi_watchdog", "ipmi_poweroff", "acpi_ipmi"]
+            .into_iter()
+            .filter(in_use)
+            .map(str::to_owned)
+            .collect(),
+    }
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The manual pages and the program say the same: each option, key, counter and field is in the pages,
+//! and the pages name none that does not exist.
+//!
+//! The pages are mdoc(7) source. Read here: `.Sh` and `.Ss` begin a section, `.It` an entry, `Fl`
+//! stands before options without their first hyphen, `Cm` and `Ic` before words that are typed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::CommandFactory;
+use daemon_kit::metrics::Metrics;
+use ipmi_mux::args::Cli;
+use ipmi_mux::config::{self, Raw};
+use ipmi_mux::control::{BmcStatus, Client, NodeStatus, SharedStats, Status};
+use ipmi_mux::mux::{EVENT_BACKLOG, MAX_HANDLES, MAX_MESSAGES, MAX_RECEIVERS, Stats};
+use serde::Serialize;
+
+const PROGRAM: &str = include_str!("../../man/ipmi-mux.8");
+const FILE: &str = include_str!("../../man/ipmi-mux.toml.5");
+const SHIPPED: &str = include_str!("../ipmi-mux.toml");
+
+type Words = BTreeSet<String>;
+
+/// The text of a section or subsection, without its heading.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let start = page.find(heading).unwrap_or_else(|| panic!("the page has no {heading:?}"));
+    let text = &page[start + heading.len()..];
+    let end = [text.find("\n.Sh "), text.find("\n.Ss ")].into_iter().flatten().min();
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// What follows `name` on macro lines, up to the next macro; macros are two letters, the first a capital.
+fn arguments<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let is_macro = |word: &str| matches!(word.as_bytes(), [a, b] if a.is_ascii_uppercase() && b.is_ascii_lowercase());
+    let mut found = vec![];
+    for line in text.lines().filter_map(|line| line.strip_prefix('.')) {
+        let mut inside = false;
+        for word in line.split_whitespace() {
+            match word {
+                "," | "." | "(" | ")" | "|" | ":" => {}
+                _ if is_macro(word) => inside = word == name,
+                _ if inside => found.push(word),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// Options as one types them.
+fn options(text: &str) -> Words {
+    arguments(text, "Fl").into_iter().map(|word| format!("-{word}")).collect()
+}
+
+/// The entries of a list of typed words (`.It Ic` or `.It Cm`): those words, and all the lines.
+fn entries<'a>(text: &'a str, kind: &str) -> Vec<(Vec<&'a str>, &'a str)> {
+    let begins = format!("\n.It {kind} ");
+    let pieces = text.split(begins.as_str()).skip(1);
+    pieces
+        .map(|piece| {
+            let head = piece.lines().next().unwrap_or("");
+            let words = head.split(" No ").next().unwrap_or("");
+            (words.split([' ', ',']).filter(|w| !w.is_empty()).collect(), piece)
+        })
+        .collect()
+}
+
+/// The command lines that a page shows (literal blocks, `.Dl`, `.Ql`), cut at pipes and `&&`.
+fn shown_commands(page: &str) -> Vec<&str> {
+    let mut literal = false;
+    let mut lines = vec![];
+    for line in page.lines() {
+        match line.split(' ').next() {
+            Some(".Bd") => literal = true,
+            Some(".Ed") => literal = false,
+            Some(".Dl" | ".Ql") => lines.push(&line[4..]),
+            _ if literal => lines.push(line),
+            _ => {}
+        }
+    }
+    lines.into_iter().flat_map(|line| line.split(['|', '&', ';'])).map(str::trim).collect()
+}
+
+/// Each option of the program, by its command; the names of an option are alternatives.
+fn real_options() -> Vec<(String, Vec<String>)> {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut found = vec![];
+    let subcommands: Vec<_> = cli.get_subcommands().cloned().collect();
+    for command in subcommands.into_iter().chain([cli]) {
+        for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
+            let short = arg.get_short().map(|c| format!("-{c}"));
+            let long = arg.get_long().map(|name| format!("--{name}"));
+            found.push((command.get_name().to_owned(), short.into_iter().chain(long).collect()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_option_and_command_is_described() {
+    let listed = options(section(PROGRAM, ".Sh OPTIONS"));
+    for (command, names) in real_options() {
+        for name in names {
+            assert!(listed.contains(&name), "{name} of {command} is not under OPTIONS");
+        }
+    }
+    let cli = Cli::command();
+    let described: Vec<_> = entries(section(PROGRAM, ".Sh COMMANDS"), "Cm");
+    let synopsis = section(PROGRAM, ".Sh SYNOPSIS");
+    for command in cli.get_subcommands() {
+        let name = command.get_name();
+        assert!(described.iter().any(|(words, _)| words[0] == name), "{name} is not described");
+        let usage = synopsis.split("\n.Cm ").find(|usage| usage.lines().next() == Some(name));
+        let shown = options(usage.unwrap_or_else(|| panic!("{name} is not in the synopsis")));
+        for arg in command.get_arguments() {
+            let short = arg.get_short().map(|c| format!("-{c}"));
+            let long = arg.get_long().map(|l| format!("--{l}"));
+            let is_shown = short.iter().chain(&long).any(|option| shown.contains(option));
+            assert!(is_shown, "{name}: {long:?} is not in the synopsis");
+            for default in arg.get_default_values() {
+                let default = default.to_string_lossy();
+                assert!(PROGRAM.contains(&*default), "{name}: default {default} is not told");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_page_names_an_option_or_command_that_does_not_exist() {
+    let real: Words = real_options().into_iter().flat_map(|(_, names)| names).collect();
+    let cli = Cli::command();
+    for (page, text) in [("ipmi-mux.8", PROGRAM), ("ipmi-mux.toml.5", FILE)] {
+        for option in options(text) {
+            assert!(real.contains(&option), "{page}: there is no {option}");
+        }
+        let shown = shown_commands(text);
+        for command in &shown {
+            let mut words = command.split_whitespace();
+            if words.next() != Some("ipmi-mux") {
+                continue;
+            }
+            let verb = words.next().unwrap_or("");
+            assert!(cli.find_subcommand(verb).is_some(), "{page}: there is no `ipmi-mux {verb}`");
+            for option in words.filter(|word| word.starts_with('-')) {
+                assert!(real.contains(option), "{page}: there is no {option}: {command}");
+            }
+        }
+        // In running text; what other programs are called with stands in a command that is shown.
+        for word in text.split(|c: char| c.is_whitespace() || "(),;\"'".contains(c)) {
+            let option = word.trim_end_matches('.').replace('\\', "");
+            let of_another = || shown.iter().any(|command| command.contains(word));
+            if option.starts_with("--") && !real.contains(&option) {
+                assert!(of_another(), "{page}: there is no {option}");
+            }
+        }
+    }
+}
+
+/// The keys that the program knows in a table, as serde lists them when it refuses another.
+fn real_keys(table: &str) -> Words {
+    let unknown = toml::from_str::<Raw>(&format!("{table}\nno_such_key = 1"));
+    let error = unknown.expect_err("unknown keys are refused");
+    let expected = error.message().split_once("expected ").expect("serde lists the keys").1;
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+const TABLES: [(&str, &str); 3] =
+    [("", ".Ss Top-level keys"), ("[bmc]", ".Ss [bmc] keys"), ("[[nodes]]", ".Ss [[nodes]] keys")];
+
+/// The key's entry in the page.
+fn key_entries(heading: &str) -> BTreeMap<String, &'static str> {
+    let all = entries(section(FILE, heading), "Ic");
+    all.into_iter().map(|(words, text)| (words[0].to_owned(), text)).collect()
+}
+
+#[test]
+fn every_key_is_described_with_its_default_and_no_other() {
+    for (table, heading) in TABLES {
+        let described = key_entries(heading);
+        let mut real = real_keys(table);
+        // A table has a section of its own.
+        real.retain(|key| !TABLES.iter().any(|(t, _)| t.trim_matches(['[', ']']) == key));
+        assert_eq!(described.keys().cloned().collect::<Words>(), real, "under {heading}");
+        for (key, text) in described {
+            assert!(text.contains("\nDefault"), "{key}: no default is told");
+        }
+    }
+    let runtime_dir = key_entries(".Ss Top-level keys")["runtime_dir"];
+    assert!(runtime_dir.contains(config::DEFAULT_RUNTIME_DIR));
+    assert!(FILE.contains(config::DEFAULT_PATH) && PROGRAM.contains(config::DEFAULT_PATH));
+}
+
+#[test]
+fn the_defaults_told_are_those_of_the_shipped_file() {
+    let mut table = "";
+    let mut seen = 0;
+    for line in SHIPPED.lines() {
+        if let Some((name, _)) = TABLES.iter().find(|(t, _)| !t.is_empty() && line == *t) {
+            table = name;
+        }
+        let commented = line.strip_prefix('#');
+        let Some((key, value)) = commented.unwrap_or(line).split_once(" = ") else { continue };
+        if key.contains(' ') {
+            continue;
+        }
+        seen += 1;
+        let heading = TABLES.iter().find(|(t, _)| *t == table).expect("one of the tables").1;
+        let entries = key_entries(heading);
+        let text = entries.get(key).unwrap_or_else(|| panic!("{key} is not under {heading}"));
+        let (_, default) = text.rsplit_once("\nDefault").expect("checked by another test");
+        let told = default.contains(&format!("Qq {}", value.trim_matches('"')));
+        // What is commented out is an example.
+        assert!(told || commented.is_some(), "{key}: the default is {value}");
+    }
+    assert_eq!(seen, 9, "keys in the shipped file");
+}
+
+#[test]
+fn every_counter_is_described_under_both_its_names() {
+    // Values that differ tell which metric shows which counter.
+    let stats = Stats {
+        handles: 101,
+        queued: 102,
+        in_flight: 103,
+        abandoned: 104,
+        event_listeners: 105,
+        opens: 106,
+        opens_refused: 107,
+        to_bmc: 108,
+        timeouts: 109,
+        late_replies: 110,
+        never_answered: 111,
+        refused_by_back_end: 112,
+        events: 113,
+        events_dropped: 114,
+        commands: 115,
+        commands_unclaimed: 116,
+    };
+    let shared = SharedStats::default();
+    shared.set(stats);
+    let mut metrics = Metrics::new("ipmi-mux", "1.2.3");
+    metrics.registry().register_collector(Box::new(shared));
+    let text = metrics.encode().unwrap();
+    let by_value: BTreeMap<&str, &str> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, value)| (value, name.split('{').next().unwrap_or(name)))
+        .collect();
+    assert!(arguments(PROGRAM, "Ic").contains(&by_value["1"]), "the metric with the version");
+    let json = serde_json::to_value(stats).unwrap();
+    let real: BTreeSet<Vec<String>> = json
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| vec![name.clone(), by_value[value.to_string().as_str()].to_owned()])
+        .collect();
+    assert_eq!(by_value.len(), real.len() + 1, "metrics that are no counter of the core");
+    let described: BTreeSet<Vec<String>> = entries(section(PROGRAM, ".Ss Counters"), "Ic")
+        .into_iter()
+        .map(|(words, _)| words.into_iter().map(str::to_owned).collect())
+        .collect();
+    assert_eq!(described, real);
+}
+
+fn members(value: impl Serialize) -> Vec<String> {
+    let json = serde_json::to_value(value).expect("answers are JSON");
+    json.as_object().expect("an answer's parts are objects").keys().cloned().collect()
+}
+
+#[test]
+fn every_member_of_the_answers_is_described() {
+    let bmc = BmcStatus {
+        address: String::new(),
+        reachable: true,
+        firmware: None,
+        ipmi_version: None,
+        manufacturer: None,
+        kernel_users: vec![],
+    };
+    let node = NodeStatus {
+        path: String::new(),
+        device: String::new(),
+        group: String::new(),
+        mode: String::new(),
+        handles: 0,
+    };
+    let status = Status {
+        version: String::new(),
+        uptime_s: 0,
+        bmc: bmc.clone(),
+        nodes: vec![],
+        counters: serde_json::Map::new(),
+    };
+    let client = Client {
+        handle: 0,
+        node: String::new(),
+        uid: 0,
+        pid: 0,
+        command: None,
+        age_s: 0,
+        sent: 0,
+        answered: 0,
+        timeouts: 0,
+        refused: 0,
+        dropped: 0,
+        queued: 0,
+        in_flight: 0,
+        unread: 0,
+        events: false,
+    };
+    let of_status = [members(status), members(bmc), members(node)].concat();
+    let interface = section(PROGRAM, ".Sh CONTROL INTERFACE");
+    let (status, clients) = interface.split_once(".It Ic GET /v1/clients").unwrap();
+    let described = arguments(status, "Cm");
+    for name in of_status {
+        assert!(described.contains(&name.as_str()), "{name} of the status is not described");
+    }
+    let real: Words = members(client).into_iter().collect();
+    let told = entries(clients, "Cm").into_iter().flat_map(|(words, _)| words);
+    assert_eq!(told.map(str::to_owned).collect::<Words>(), real, "members of a client");
+}
+
+#[test]
+fn limits_and_surroundings_are_those_of_the_code() {
+    let limits = section(PROGRAM, ".Sh LIMITS");
+    for (number, what) in [
+        (MAX_HANDLES, "handles"),
+        (MAX_MESSAGES, "messages"),
+        (EVENT_BACKLOG, "events"),
+        (MAX_RECEIVERS, "bookings"),
+        (config::MAX_NODES, "nodes"),
+    ] {
+        assert!(limits.contains(&format!("\n.It {number} {what}\n")), "{number} {what}");
+    }
+    assert!(FILE.contains(&format!("{} nodes at most", config::MAX_NODES)));
+    let variables = arguments(section(PROGRAM, ".Sh ENVIRONMENT"), "Ev");
+    assert!(variables.contains(&daemon_kit::logging::FILTER_VARIABLE));
+    let status = section(PROGRAM, ".Sh EXIT STATUS");
+    use daemon_kit::exit;
+    for code in [exit::OK, exit::FAILED, exit::USAGE, exit::BUSY] {
+        assert!(status.contains(&format!("\n.It {code}\n")), "exit status {code}");
+    }
+}
