@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the fuzzers run, as plain functions.
+//!
+//! `fuzz/` feeds them with what libFuzzer invents and needs its instrumentation; `tests/replay.rs`
+//! feeds them with the corpora that are kept there and needs nothing. Each function takes any bytes,
+//! panics where a promise of the code under test is broken, and tells what the input reached, so
+//! that a corpus which no longer gets anywhere is noticed.
+#![forbid(unsafe_code)]
+
+mod config;
+mod devintf;
+mod driver;
+mod input;
+mod records;
+mod vm_protocol;
+
+pub use config::config;
+pub use devintf::{COMMANDS, devintf};
+pub use vm_protocol::vm_protocol;
+
+/// Names of the places in the code under test that an input got to.
+pub type Reached = std::collections::BTreeSet<&'static str>;

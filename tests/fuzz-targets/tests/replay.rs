@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Replays what the fuzzers found: the corpora, which together reach all that is listed here, and
+//! the inputs that once broke something.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+
+use fuzz_targets::{Reached, config, devintf, vm_protocol};
+
+/// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
+const MAX_FILES: usize = 300;
+const MAX_BYTES: usize = 300 * 1024;
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    files.sort();
+    files
+}
+
+/// Runs `target` on every file kept for it; the corpus must reach all of `wanted`.
+fn replay(name: &str, target: fn(&[u8]) -> Reached, wanted: &[&str]) {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let corpus = files(&fuzz.join("corpus").join(name));
+    assert!(!corpus.is_empty(), "there is no corpus for {name}; it belongs to the sources");
+    let mut reached = BTreeSet::new();
+    let mut broken = vec![];
+    let mut bytes = 0;
+    let count = corpus.len();
+    for file in corpus.into_iter().chain(files(&fuzz.join("regressions").join(name))) {
+        let input = fs::read(&file).expect("a readable file");
+        bytes += input.len();
+        match catch_unwind(|| target(&input)) {
+            Ok(places) => reached.extend(places),
+            Err(_) => broken.push(file),
+        }
+    }
+    assert!(broken.is_empty(), "these inputs break {name}: {broken:#?}");
+    let missed: Vec<_> = wanted.iter().filter(|place| !reached.contains(**place)).collect();
+    assert!(missed.is_empty(), "the corpus of {name} no longer reaches {missed:?}");
+    assert!(count <= MAX_FILES && bytes <= MAX_BYTES, "{name}: {count} files, {bytes} bytes");
+}
+
+#[test]
+fn devintf_corpus() {
+    replay(
+        "devintf",
+        devintf,
+        &[
+            "send",
+            "send with timing",
+            "register",
+            "unregister",
+            "set events",
+            "set address",
+            "get address",
+            "set LUN",
+            "get LUN",
+            "set timing",
+            "get timing",
+            "set maintenance",
+            "get maintenance",
+            "delivered",
+            "delivered in part",
+            "unsettled",
+            "EFAULT",
+            "EINVAL",
+            "EMSGSIZE",
+            "ENOTTY",
+            "loose",
+            "malformed",
+            "ioctl",
+            "init",
+            "init refused",
+            "open",
+            "release",
+            "poll",
+            "interrupt",
+            "other",
+        ],
+    );
+}
+
+#[test]
+fn vm_protocol_corpus() {
+    replay(
+        "vm_protocol",
+        vm_protocol,
+        &[
+            "message",
+            "control",
+            "request",
+            "response",
+            "refused",
+            "too short",
+            "too long",
+            "checksum",
+            "ends in escape",
+            "built",
+            "too large to build",
+            "ipmb",
+            "full sensor",
+            "compact sensor",
+            "FRU locator",
+            "MC locator",
+            "other record",
+            "system event",
+            "OEM event with time",
+            "OEM event",
+            "inventory",
+            "chassis",
+            "board",
+            "product",
+        ],
+    );
+}
+
+#[test]
+fn config_corpus() {
+    replay(
+        "config",
+        config,
+        &[
+            "device",
+            "tcp",
+            "unix",
+            "unknown key",
+            "bad node name",
+            "name twice",
+            "no node",
+            "bad address",
+            "two addresses",
+            "bad deadline",
+            "deadlines in disorder",
+            "too many nodes",
+            "missing key",
+            "bad mode",
+            "bad duration",
+            "wrong type or syntax",
+            "too deep",
+            "not text",
+        ],
+    );
+}
