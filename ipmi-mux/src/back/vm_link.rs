@@ -16,6 +16,10 @@ use crate::mux::{Incoming, Outgoing, Token};
 /// number taken until [`VmLink::forget`] or the connection's end.
 const MAX_PENDING: usize = 64;
 
+/// From one sequence number to the next. Odd, so that all 256 come round; far, so that a reply under a
+/// number that is a little off meets nobody else's request.
+const SEQ_STEP: u8 = 37;
+
 const GET_MESSAGE_FLAGS: u8 = 0x31;
 const READ_EVENT_MESSAGE_BUFFER: u8 = 0x35;
 const SET_GLOBAL_ENABLES: u8 = 0x2e;
@@ -100,10 +104,10 @@ impl VmLink {
             return Err(Errno::EAGAIN);
         }
         while self.pending.contains_key(&self.next_seq) {
-            self.next_seq = self.next_seq.wrapping_add(1);
+            self.next_seq = self.next_seq.wrapping_add(SEQ_STEP);
         }
         let seq = self.next_seq;
-        self.next_seq = seq.wrapping_add(1);
+        self.next_seq = seq.wrapping_add(SEQ_STEP);
         let (netfn, cmd) = (request.netfn, request.cmd);
         let bytes = VmRequest { seq, request }.encode().map_err(|_| Errno::EMSGSIZE)?;
         self.pending.insert(seq, (asker, netfn, cmd));
@@ -232,6 +236,21 @@ mod tests {
         assert_eq!(link.reports.len(), 1);
         let Some(BackEvent::Reply(Token(5), got)) = link.reports.pop_front() else { panic!() };
         assert_eq!(got.data, [0, 7]);
+    }
+
+    #[test]
+    fn a_reply_one_number_off_meets_no_other_request() {
+        let mut link = VmLink::new(false);
+        for token in 0..8 {
+            link.send(&outgoing(token, Addr::system_interface(0))).unwrap();
+        }
+        for request in sent(&mut link) {
+            for off in [1, 255] {
+                let seq = request.seq.wrapping_add(off);
+                answer(&mut link, &VmRequest { seq, ..request.clone() }, &[]);
+            }
+        }
+        assert!(link.reports.is_empty());
     }
 
     #[test]

@@ -133,6 +133,8 @@ fn erasing_may_take_its_time() {
     let a = mux.open(now, owner(0)).unwrap();
     mux.send(now, a, Send { netfn: 0x0a, cmd: 0x47, ..get_device_id(1) }).unwrap();
     assert_eq!(mux.next_timeout(), Some(now + LIMITS.long_deadline));
+    mux.send(now, a, Send { netfn: 0x30, cmd: 0x01, ..get_device_id(2) }).unwrap();
+    assert_eq!(mux.next_timeout(), Some(now + LIMITS.deadline), "an OEM command may not");
 }
 
 #[test]

@@ -52,6 +52,9 @@ def _parse(command: str, words: list[str]) -> argparse.Namespace:
         parser.add_argument("args", nargs=argparse.REMAINDER, metavar="ARG")
     elif command == "shell":
         parser.description = "A root shell in a fresh guest; Ctrl-] ends it at once."
+        parser.add_argument(
+            "--first", type=Path, metavar="SCRIPT", help="run this before; its status is ours"
+        )
     else:
         parser.description = "Runs the scenarios, all of them in one guest."
         parser.add_argument("--full", action="store_true", help="also the long ones")
@@ -95,21 +98,30 @@ def _shares(options: argparse.Namespace, run_folder: Path) -> list[Share]:
     return shares
 
 
+def _script(path: Path) -> tuple[list[str], list[Share]]:
+    """How the guest calls a script of the host, and the folder that it needs for that."""
+    script = path.resolve()
+    if not script.is_file():
+        raise LabError(f"no such script: {path}")
+    argv = [f"/mnt/script/{script.name}"]
+    if not os.access(script, os.X_OK):
+        argv.insert(0, "bash")
+    return argv, [Share("script", script.parent)]
+
+
 def _request(command: str, options: argparse.Namespace) -> tuple[Request, list[Share]]:
     """What to run in the guest, and the folders that only this needs."""
     if command == "run":
-        script = options.script.resolve()
-        if not script.is_file():
-            raise LabError(f"no such script: {options.script}")
-        argv = [f"/mnt/script/{script.name}", *options.args]
-        if not os.access(script, os.X_OK):
-            argv.insert(0, "bash")
-        return Request(argv, limit=options.timeout), [Share("script", script.parent)]
+        argv, shares = _script(options.script)
+        return Request(argv + options.args, limit=options.timeout), shares
     if command == "shell":
+        argv, shares = ["bash"], []
+        if options.first:
+            script, shares = _script(options.first)
+            argv = ["bash", "-c", '"$@" </dev/null; status=$?; bash; exit $status', "shell", *script]
         if os.isatty(0):
             say("a root shell in the guest; Ctrl-] or 'exit' ends it")
-            return Request(["bash"], terminal=True, stdin=True), []
-        return Request(["bash"], stdin=True), []
+        return Request(argv, terminal=os.isatty(0), stdin=True), shares
     chosen = scenarios.choose(options.names, options.full)
     argv = ["/mnt/tests/lab/guest/scenarios"]
     argv += [f"{each.name}:{each.limit}" for each in chosen]

@@ -29,7 +29,7 @@ class Scenario:
 def choose(names: list[str], full: bool) -> list[Scenario]:
     """The scenarios named, or else all that fit, in order of their names."""
     found = {
-        path.stem: _read(path) for path in sorted(FOLDER.glob("*.sh")) if path.name != "lib.sh"
+        path.stem: _read(path) for path in sorted(FOLDER.glob("*.sh")) if not path.name.startswith("lib")
     }
     wanted = [name.removesuffix(".sh").split("/")[-1] for name in names]
     for name in wanted:
