@@ -305,7 +305,9 @@ impl Mux {
                 self.turns.retain(|turn| *turn != id);
                 self.turns.push_front(id);
                 self.queued.insert(token, id);
-                handle.queue.push_front(request);
+                // In its old place: of several that are refused the first must stay the first.
+                let place = handle.queue.partition_point(|r| r.token < token);
+                handle.queue.insert(place, request);
                 self.stats.to_bmc -= 1;
                 self.blocked_until = Some(now + BACK_OFF);
             }

@@ -268,6 +268,21 @@ fn a_full_driver_is_asked_again() {
 }
 
 #[test]
+fn requests_refused_together_keep_their_order() {
+    let (mut mux, now) = mux();
+    let a = mux.open(now, owner(0)).unwrap();
+    for msgid in 1..=3 {
+        mux.send(now, a, get_device_id(msgid)).unwrap();
+    }
+    for out in sends(&mut mux) {
+        mux.handle_refusal(now, out.token, Errno::EAGAIN);
+    }
+    mux.handle_timeout(now + BACK_OFF);
+    let again: Vec<i64> = sends(&mut mux).iter().map(|out| out.msgid).collect();
+    assert_eq!(again, [1, 2]);
+}
+
+#[test]
 fn maintenance_mode_is_on_while_somebody_holds_it() {
     let (mut mux, now) = mux();
     let (a, b) = (mux.open(now, owner(0)).unwrap(), mux.open(now, owner(0)).unwrap());
