@@ -9,7 +9,7 @@ use kernel_abi::ipmi_devintf::{
 use nix::errno::Errno;
 
 /// What an address leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The BMC itself, through its system interface.
     SystemInterface,
@@ -35,7 +35,7 @@ impl Kind {
 }
 
 /// A valid address.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Addr {
     kind: Kind,
     bytes: [u8; 12],
@@ -44,6 +44,21 @@ pub struct Addr {
 impl std::fmt::Debug for Addr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}({:02x?})", self.kind, &self.as_bytes()[4..])
+    }
+}
+
+/// As people write it: `bmc`, `ipmb 0:82`.
+impl std::fmt::Display for Addr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (channel, address) = (self.channel(), self.bytes[6]);
+        match self.kind {
+            Kind::SystemInterface => f.write_str("bmc")?,
+            Kind::Ipmb => write!(f, "ipmb {channel}:{address:02x}")?,
+            Kind::IpmbBroadcast => write!(f, "broadcast {channel}:{address:02x}")?,
+            Kind::IpmbDirect => write!(f, "direct {channel}:{address:02x}")?,
+            Kind::Lan => write!(f, "lan {channel}:{:02x}", self.bytes[9])?,
+        }
+        if self.lun() == 0 { Ok(()) } else { write!(f, " lun {}", self.lun()) }
     }
 }
 

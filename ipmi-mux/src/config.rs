@@ -14,6 +14,8 @@ pub const DEFAULT_PATH: &str = "/etc/midplane/ipmi-mux.toml";
 pub const DEFAULT_RUNTIME_DIR: &str = "/run/midplane/ipmi-mux";
 /// Nodes one daemon serves. Each has a descriptor; systemd gives a service 524,288 of them.
 pub const MAX_NODES: usize = 1024;
+/// BMCs look at their sensors about once a second.
+pub const MAX_SENSOR_AGE: Duration = Duration::from_secs(1);
 /// Longest node name, bytes.
 const MAX_NAME: usize = 64;
 
@@ -36,6 +38,7 @@ struct RawBmc {
     vm: Option<Spanned<String>>,
     deadline: Option<Spanned<HumanDuration>>,
     long_deadline: Option<Spanned<HumanDuration>>,
+    sensor_age: Option<Spanned<HumanDuration>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,6 +98,8 @@ pub struct Config {
     pub deadline: Duration,
     /// The same for commands that take long.
     pub long_deadline: Duration,
+    /// How old a sensor's reading may be when another client gets it too, at most [`MAX_SENSOR_AGE`].
+    pub sensor_age: Duration,
     /// The nodes in order; 1 to [`MAX_NODES`].
     pub nodes: Vec<NodeSpec>,
     /// Where Prometheus may ask over TCP.
@@ -136,6 +141,7 @@ impl Config {
             bmc: bmc_address(&loaded)?,
             deadline,
             long_deadline: long,
+            sensor_age: sensor_age(&loaded)?,
             nodes: nodes(&loaded)?,
             metrics_listen: raw.metrics_listen,
             runtime_dir: raw.runtime_dir.clone().unwrap_or_else(|| DEFAULT_RUNTIME_DIR.into()),
@@ -165,6 +171,16 @@ fn duration(
     }
     let message = format!("{} is no useful deadline", given.get_ref());
     Err(loaded.error_at(given.span(), message, "choose one from 100ms to 10m"))
+}
+
+fn sensor_age(loaded: &Loaded<Raw>) -> Result<Duration, ConfigError> {
+    let Some(given) = &loaded.value.bmc.sensor_age else { return Ok(MAX_SENSOR_AGE) };
+    let value = given.get_ref().get();
+    if value <= MAX_SENSOR_AGE {
+        return Ok(value);
+    }
+    let message = format!("a reading {} old is not one of now", given.get_ref());
+    Err(loaded.error_at(given.span(), message, "choose one up to 1s, or 0s to ask each time"))
 }
 
 fn bmc_address(loaded: &Loaded<Raw>) -> Result<BmcAddress, ConfigError> {
@@ -333,6 +349,7 @@ mod tests {
             ("[bmc]\ndeadline = \"1ms\"", ":2:12: 1ms is no useful deadline"),
             ("[bmc]\ndeadline = \"2m\"", "`long_deadline` is shorter than `deadline`"),
             ("[bmc]\ndeadline = 5", ":2:12:"),
+            ("[bmc]\nsensor_age = \"2s\"", ":2:14: a reading 2s old is not one of now"),
             ("[[nodes]]\nname = \"ipmi/1..9999\"", "more than 1024 nodes"),
         ] {
             let error = parse(text).unwrap_err();

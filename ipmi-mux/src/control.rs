@@ -163,6 +163,9 @@ impl Collector for SharedStats {
             ("requests_in_flight", "Requests with the BMC", s.in_flight),
             ("requests_abandoned", "Requests with the BMC that nobody waits for", s.abandoned),
             ("event_listeners", "Handles that asked for events", s.event_listeners),
+            ("answers_cached", "Answers kept for other clients", s.cached),
+            ("reservations", "Reservations of record stores that handles have", s.reservations),
+            ("breaker_open", "Whether commands are refused for a BMC that hangs", s.breaker_open),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -177,6 +180,13 @@ impl Collector for SharedStats {
             ("late_replies", "Answers that came when nobody waited", s.late_replies),
             ("never_answered", "Requests given up that the BMC never answered", s.never_answered),
             ("back_end_refusals", "Requests the back end would not take", s.refused_by_back_end),
+            ("cache_hits", "Requests answered from the cache", s.cache_hits),
+            ("shared", "Requests that got the answer of an identical one", s.shared),
+            ("replays", "Requests repeated with a new reservation", s.replays),
+            ("reservations_void", "Requests with a void reservation", s.reservations_void),
+            ("lease_refusals", "Requests refused for another's lease", s.lease_refusals),
+            ("breaker_refusals", "Requests refused while the BMC hung", s.breaker_refusals),
+            ("breaker_openings", "How often the BMC stopped answering", s.breaker_openings),
             ("events", "Events from the BMC", s.events),
             ("events_dropped", "Events dropped for handles that did not receive", s.events_dropped),
             ("commands", "Commands of other controllers given to a handle", s.commands),

@@ -6,15 +6,17 @@
 //! * formats: [`addr`] and [`devintf`], the kernel's ioctl interface as bytes; [`config`], the file;
 //! * core: [`mux`], which owns every decision and touches nothing;
 //! * shell: [`front`] makes the nodes, [`back`] reaches the BMC, [`hotplug`] hears of its removal,
-//!   [`control`] answers questions, and [`run`] is the one loop that joins them.
+//!   [`control`] answers questions, [`audit`] writes down who changed what, and [`run`] is the one loop that joins them.
 //!
 //! [`args`] and [`cli`] are the command line.
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod args;
+pub mod audit;
 pub mod back;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod control;
 pub mod devintf;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use zerocopy::IntoBytes;
 
+use crate::audit::Audit;
 use crate::back::devintf::{DeviceId, Devintf};
 use crate::back::vm::Vm;
 use crate::back::{self, Back, BackEvent};
@@ -85,10 +86,12 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
         long_deadline: config.long_deadline,
         window: back.window(),
         abandoned_for: back.abandoned_for(),
+        sensor_age: config.sensor_age,
     };
     let reachable = matches!(back, Back::Devintf(_));
     let mux = Mux::new(limits, channels, defaults);
-    let mut shell = Shell { mux, back, nodes, pollers: HashMap::new(), reachable };
+    let mut shell =
+        Shell { mux, back, nodes, pollers: HashMap::new(), reachable, audit: Audit::default() };
     let watchdog = Watchdog::from_env();
     let mut tick = interval(watchdog.as_ref().map_or(TICK, Watchdog::interval));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,6 +210,7 @@ struct Shell {
     /// Node and kernel handle of whoever polls a handle.
     pollers: HashMap<HandleId, (usize, u64)>,
     reachable: bool,
+    audit: Audit,
 }
 
 impl Shell {
@@ -367,6 +371,16 @@ impl Shell {
                     done => done,
                 },
                 Action::SetMaintenanceMode(mode) => self.back.set_maintenance_mode(mode),
+                Action::Audit(audited) => {
+                    let node = self.nodes.get(audited.owner.node);
+                    let path = node.map(|n| n.path().display().to_string()).unwrap_or_default();
+                    self.audit.log(now, &audited, &path);
+                    Ok(())
+                }
+                Action::Breaker { open } => {
+                    log_breaker(open);
+                    Ok(())
+                }
             };
             if let Err(errno) = done {
                 tracing::warn!(%errno, "the driver refuses a setting");
@@ -448,5 +462,13 @@ fn bmc_status(facts: &Facts<'_>, reachable: bool) -> BmcStatus {
             .filter(in_use)
             .map(str::to_owned)
             .collect(),
+    }
+}
+
+fn log_breaker(open: bool) {
+    if open {
+        tracing::warn!("the BMC does not answer: commands are refused until it does");
+    } else {
+        tracing::info!("the BMC answers again");
     }
 }

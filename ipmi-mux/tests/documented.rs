@@ -213,7 +213,7 @@ fn the_defaults_told_are_those_of_the_shipped_file() {
         // What is commented out is an example.
         assert!(told || commented.is_some(), "{key}: the default is {value}");
     }
-    assert_eq!(seen, 9, "keys in the shipped file");
+    assert_eq!(seen, 10, "keys in the shipped file");
 }
 
 #[test]
@@ -236,6 +236,16 @@ fn every_counter_is_described_under_both_its_names() {
         events_dropped: 114,
         commands: 115,
         commands_unclaimed: 116,
+        cached: 117,
+        reservations: 118,
+        breaker_open: 119,
+        cache_hits: 120,
+        shared: 121,
+        replays: 122,
+        reservations_void: 123,
+        lease_refusals: 124,
+        breaker_refusals: 125,
+        breaker_openings: 126,
     };
     let shared = SharedStats::default();
     shared.set(stats);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A handle: what one open file of a node has.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use kernel_abi::ipmi_devintf::{
     IPMI_ASYNC_EVENT_RECV_TYPE, IPMI_CMD_RECV_TYPE, IPMI_NUM_CHANNELS, IpmiTimingParms,
 };
 
-use super::request::Request;
+use super::request::Token;
 use crate::devintf::Message;
 
 /// Messages a handle may have sent and not yet received the answers of: the kernel's
@@ -18,6 +18,10 @@ pub const MAX_MESSAGES: usize = 100;
 /// Events and commands that wait for a handle to receive them. Of more, the oldest is dropped and
 /// counted: a reader that comes back wants to know how things are now.
 pub const EVENT_BACKLOG: usize = 256;
+
+/// "Use the low-level defaults", as `ipmi_open` does.
+pub(super) const DEFAULT_TIMING: IpmiTimingParms =
+    IpmiTimingParms { retries: -1, retry_time_ms: 0 };
 
 /// Names a handle; the `fh` of its CUSE requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,12 +51,12 @@ pub(super) struct Counters {
 
 #[derive(Debug)]
 pub(super) struct Handle {
-    owner: Owner,
+    pub owner: Owner,
     opened: Instant,
-    /// Requests that wait for their turn.
-    pub queue: VecDeque<Request>,
-    /// Requests taken off the queue and not answered.
-    pub in_flight: usize,
+    /// The virtual controller it belongs to: its own, or that of the handle it attached to.
+    pub controller: HandleId,
+    /// Requests whose answers it waits for.
+    pub pending: BTreeSet<Token>,
     pub inbox: VecDeque<Message>,
     /// Events and commands among the inbox.
     unsolicited: usize,
@@ -68,7 +72,9 @@ pub(super) struct Handle {
 pub struct Info {
     /// Who opened it.
     pub owner: Owner,
-    /// When.
+    /// The virtual controller it belongs to, named by the handle it began with.
+    pub controller: HandleId,
+    /// When it was opened.
     pub opened: Instant,
     /// Messages accepted.
     pub sent: u64,
@@ -91,25 +97,29 @@ pub struct Info {
 }
 
 impl Handle {
-    pub fn new(now: Instant, owner: Owner, source: [(u8, u8); IPMI_NUM_CHANNELS]) -> Self {
+    pub fn new(
+        now: Instant,
+        id: HandleId,
+        owner: Owner,
+        source: [(u8, u8); IPMI_NUM_CHANNELS],
+    ) -> Self {
         Self {
             owner,
             opened: now,
-            queue: VecDeque::new(),
-            in_flight: 0,
+            controller: id,
+            pending: BTreeSet::new(),
             inbox: VecDeque::new(),
             unsolicited: 0,
             gets_events: false,
             source,
-            // "Use the low-level defaults", as ipmi_open does.
-            timing: IpmiTimingParms { retries: -1, retry_time_ms: 0 },
+            timing: DEFAULT_TIMING,
             counters: Counters::default(),
         }
     }
 
     /// Messages that count against [`MAX_MESSAGES`].
     pub fn messages(&self) -> usize {
-        self.queue.len() + self.in_flight + (self.inbox.len() - self.unsolicited)
+        self.pending.len() + (self.inbox.len() - self.unsolicited)
     }
 
     /// Queues an event or command; returns whether an older one had to go.
@@ -132,18 +142,37 @@ impl Handle {
         }
     }
 
-    pub fn info(&self) -> Info {
+    /// Whether events and commands wait in the inbox.
+    pub fn unsolicited_kinds(&self) -> (bool, bool) {
+        let has = |kind| self.inbox.iter().any(|message| message.recv_type == kind);
+        (has(IPMI_ASYNC_EVENT_RECV_TYPE), has(IPMI_CMD_RECV_TYPE))
+    }
+
+    /// Drops the events, the commands, or both from the inbox.
+    pub fn drop_unsolicited(&mut self, events: bool, commands: bool) {
+        let drops = |kind| match kind {
+            IPMI_ASYNC_EVENT_RECV_TYPE => events,
+            IPMI_CMD_RECV_TYPE => commands,
+            _ => false,
+        };
+        self.inbox.retain(|message| !drops(message.recv_type));
+        self.unsolicited = self.inbox.iter().filter(|m| is_unsolicited(m)).count();
+    }
+
+    /// `in_flight` of its requests are with the BMC.
+    pub fn info(&self, in_flight: usize) -> Info {
         let Counters { sent, answered, timeouts, refused, dropped } = self.counters;
         Info {
             owner: self.owner,
+            controller: self.controller,
             opened: self.opened,
             sent,
             answered,
             timeouts,
             refused,
             dropped,
-            queued: self.queue.len(),
-            in_flight: self.in_flight,
+            queued: self.pending.len() - in_flight,
+            in_flight,
             unread: self.inbox.len(),
             gets_events: self.gets_events,
         }

@@ -11,33 +11,54 @@
 //! * handles take turns: one that floods waits behind its own requests, not in front of others';
 //! * at most [`Limits::window`] requests are with the BMC at a time.
 
+mod breaker;
+mod cache;
 mod channels;
+mod enables;
 mod handle;
+mod jobs;
+mod leases;
 mod receivers;
+mod repositories;
 mod request;
+mod scheduler;
+mod sequences;
 mod stats;
+mod traffic;
+mod verdict;
 
 pub use channels::{Channels, Medium};
 pub use handle::{EVENT_BACKLOG, HandleId, Info, MAX_MESSAGES, Owner};
+pub use leases::Part;
 pub use receivers::MAX_RECEIVERS;
 pub use request::{Token, deadline_class};
+pub use scheduler::Class;
+pub use sequences::{AttachToken, MAX_RANGE_LEN, MAX_RANGES, Range};
 pub use stats::Stats;
+pub use verdict::Origin;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use kernel_abi::ipmi_devintf::{
     IPMI_ASYNC_EVENT_RECV_TYPE, IPMI_CMD_RECV_TYPE, IPMI_MAINTENANCE_MODE_AUTO,
-    IPMI_MAINTENANCE_MODE_ON, IPMI_NUM_CHANNELS, IPMI_RESPONSE_RECV_TYPE,
-    IPMI_RESPONSE_RESPONSE_TYPE, IpmiTimingParms,
+    IPMI_MAINTENANCE_MODE_ON, IPMI_NUM_CHANNELS, IpmiTimingParms,
 };
 use nix::errno::Errno;
 
-use crate::addr::{Addr, Kind};
-use crate::devintf::{CommandSpec, Message, Receive, Send};
+use crate::addr::Addr;
+use crate::devintf::{CommandSpec, Message, Receive};
+use breaker::Breaker;
+use cache::Cache;
+use enables::Enables;
 use handle::Handle;
+use jobs::Job;
+use leases::Leases;
 use receivers::Receivers;
-use request::{Request, check_system_interface};
+use repositories::Repositories;
+use request::{Asker, Place, Request};
+use scheduler::Scheduler;
+use sequences::Sequences;
 
 /// Handles open at once, over all nodes. Each costs some 500 bytes and up to
 /// [`MAX_MESSAGES`] messages of at most 300 bytes.
@@ -58,6 +79,8 @@ pub struct Limits {
     /// How long a request that was given up still counts as being with the BMC: zero where the back
     /// end can drop it.
     pub abandoned_for: Duration,
+    /// How old a sensor's reading may be when another client gets it too; zero for never.
+    pub sensor_age: Duration,
 }
 
 /// What the shell is to do.
@@ -76,6 +99,39 @@ pub enum Action {
     Unregister(CommandSpec),
     /// The interface's maintenance mode, `IPMI_MAINTENANCE_MODE_*`.
     SetMaintenanceMode(i32),
+    /// For the log: a command that may have changed something was answered by the BMC.
+    Audit(Audited),
+    /// For the log: the BMC answers no more, or again.
+    Breaker {
+        /// Whether commands are refused now.
+        open: bool,
+    },
+}
+
+/// A command that may have changed the BMC's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audited {
+    /// The handle that sent it.
+    pub handle: HandleId,
+    /// Who opened that.
+    pub owner: Owner,
+    /// Where it went.
+    pub addr: Addr,
+    /// Network function, as the caller gave it.
+    pub netfn: u8,
+    /// Command.
+    pub cmd: u8,
+    /// Data; may hold a password.
+    pub data: Vec<u8>,
+    /// Completion code; none where the answer was empty.
+    pub code: Option<u8>,
+}
+
+/// What a node allows, as far as the core decides it.
+#[derive(Debug, Clone, Default)]
+pub struct NodeRules {
+    /// Whether its requests go behind those of other nodes.
+    pub background: bool,
 }
 
 /// A request on its way to the BMC.
@@ -119,14 +175,27 @@ pub struct Mux {
     channels: Channels,
     /// Address and LUN per channel that a new handle starts with.
     defaults: [(u8, u8); IPMI_NUM_CHANNELS],
+    /// Rules per node, by [`Owner::node`].
+    nodes: BTreeMap<usize, NodeRules>,
     handles: HashMap<HandleId, Handle>,
-    /// Handles with a queued request, each once, in the order of their turns.
-    turns: VecDeque<HandleId>,
-    /// Requests with the BMC, among them those nobody waits for any more.
-    sent: HashMap<Token, Request>,
+    /// Handles of each virtual controller, by the handle it began with.
+    controllers: HashMap<HandleId, usize>,
+    /// Every request that is not answered, and those with the BMC that nobody waits for any more.
+    requests: HashMap<Token, Request>,
     deadlines: BTreeSet<(Instant, Token)>,
-    /// Handle of each queued request, to find it when its deadline passes.
-    queued: BTreeMap<Token, HandleId>,
+    scheduler: Scheduler,
+    /// What the mux asks for itself, and who waits for that.
+    jobs: HashMap<Job, Vec<Token>>,
+    repositories: Repositories,
+    leases: Leases,
+    enables: Enables,
+    cache: Cache,
+    sequences: Sequences,
+    breaker: Breaker,
+    /// Requests with the BMC.
+    with_bmc: usize,
+    /// When the BMC answered last.
+    last_answer: Option<Instant>,
     receivers: Receivers,
     event_listeners: usize,
     maintenance: BTreeSet<HandleId>,
@@ -149,11 +218,21 @@ impl Mux {
             limits,
             channels,
             defaults,
+            nodes: BTreeMap::new(),
             handles: HashMap::new(),
-            turns: VecDeque::new(),
-            sent: HashMap::new(),
+            controllers: HashMap::new(),
+            requests: HashMap::new(),
             deadlines: BTreeSet::new(),
-            queued: BTreeMap::new(),
+            scheduler: Scheduler::default(),
+            jobs: HashMap::new(),
+            repositories: Repositories::default(),
+            leases: Leases::default(),
+            enables: Enables::default(),
+            cache: Cache::new(limits.sensor_age),
+            sequences: Sequences::default(),
+            breaker: Breaker::default(),
+            with_bmc: 0,
+            last_answer: None,
             receivers: Receivers::default(),
             event_listeners: 0,
             maintenance: BTreeSet::new(),
@@ -174,7 +253,7 @@ impl Mux {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        deadline.into_iter().chain(self.blocked_until).min()
+        deadline.into_iter().chain(self.blocked_until).chain(self.breaker.probe_at()).min()
     }
 
     /// A new handle on a node.
@@ -189,23 +268,29 @@ impl Mux {
         let id = HandleId(self.next_handle);
         self.next_handle += 1;
         self.stats.opens += 1;
-        self.handles.insert(id, Handle::new(now, owner, self.defaults));
+        self.handles.insert(id, Handle::new(now, id, owner, self.defaults));
+        self.controllers.insert(id, 1);
         Ok(id)
     }
 
     /// The handle is closed: what it waited for is dropped, what it held is given back.
     pub fn close(&mut self, now: Instant, id: HandleId) {
         let Some(handle) = self.handles.remove(&id) else { return };
-        for request in handle.queue {
-            self.queued.remove(&request.token);
-            self.deadlines.remove(&(request.deadline, request.token));
+        for token in &handle.pending {
+            self.take_off(*token);
+            let Some(request) = self.requests.remove(token) else { continue };
+            if matches!(request.place, Place::Sent(_)) {
+                let sender = self.handles.get(&request.sender).map_or(handle.owner, |h| h.owner);
+                self.audit(&request, sender, None);
+                self.requests.insert(*token, request);
+                self.abandon(now, *token);
+            } else {
+                self.deadlines.remove(&(request.deadline, *token));
+            }
         }
-        self.turns.retain(|turn| *turn != id);
-        let orphans: Vec<Token> =
-            self.sent.iter().filter(|(_, r)| r.handle == Some(id)).map(|(t, _)| *t).collect();
-        for token in orphans {
-            self.abandon(now, token);
-        }
+        self.scheduler.forget(id);
+        self.sequences.forget(id);
+        self.leave_controller(now, handle.controller);
         for spec in self.receivers.remove_all(id) {
             self.actions.push_back(Action::Unregister(spec));
         }
@@ -215,187 +300,79 @@ impl Mux {
         if self.maintenance.remove(&id) && self.maintenance.is_empty() {
             self.actions.push_back(Action::SetMaintenanceMode(IPMI_MAINTENANCE_MODE_AUTO));
         }
+        self.pump(now);
+    }
+
+    /// A handle leaves its virtual controller; with the last one goes what the controller held.
+    fn leave_controller(&mut self, now: Instant, controller: HandleId) {
+        let members = self.controllers.get_mut(&controller).expect("a handle's controller exists");
+        *members -= 1;
+        if *members > 0 {
+            return;
+        }
+        self.controllers.remove(&controller);
+        self.repositories.forget(controller);
+        for key in self.leases.forget(controller) {
+            self.start_job(now, Job::RollBack(key));
+        }
+        if let Some(enables) = self.enables.forget(controller) {
+            self.start_job(now, Job::RestoreEnables(enables));
+        }
+    }
+
+    /// What holds for a node; without it nothing is held back.
+    pub fn set_rules(&mut self, node: usize, rules: NodeRules) {
+        self.nodes.insert(node, rules);
+    }
+
+    /// Reserves sequence numbers; `token` is 128 random bits.
+    ///
+    /// # Errors
+    /// `EINVAL` for a count of 0 or over [`MAX_RANGE_LEN`], `ENOSPC` with [`MAX_RANGES`] ranges.
+    pub fn reserve_sequence(
+        &mut self,
+        id: HandleId,
+        count: u32,
+        token: AttachToken,
+    ) -> Result<Range, Errno> {
+        self.handle(id)?;
+        self.sequences.reserve(id, count, token)
+    }
+
+    /// Gives a range back, by its first number.
+    ///
+    /// # Errors
+    /// `ENOENT` where the handle has none that begins so.
+    pub fn release_sequence(&mut self, id: HandleId, first: i64) -> Result<(), Errno> {
+        self.sequences.release(id, first)
+    }
+
+    /// Makes a handle the virtual client of a range: it joins the virtual controller of the handle
+    /// that reserved it, and what it held alone is given back.
+    ///
+    /// # Errors
+    /// `ENOENT` for a token of no range, `EBUSY` where the range has a client.
+    pub fn attach(
+        &mut self,
+        now: Instant,
+        id: HandleId,
+        token: &AttachToken,
+    ) -> Result<Range, Errno> {
+        let before = self.handle(id)?.controller;
+        let range = self.sequences.attach(id, token)?;
+        let controller = self.handle(range.owner)?.controller;
+        if controller != before {
+            self.handle(id)?.controller = controller;
+            *self.controllers.entry(controller).or_default() += 1;
+            self.leave_controller(now, before);
+            self.pump(now);
+        }
+        Ok(range)
     }
 
     fn handle(&mut self, id: HandleId) -> Result<&mut Handle, Errno> {
         // The kernel names only handles it opened and has not released.
         self.handles.get_mut(&id).ok_or(Errno::EBADF)
-    }
-
-    /// Accepts a message from a handle; the checks are those of `i_ipmi_request`.
-    ///
-    /// # Errors
-    /// `EINVAL` for what cannot be sent there, `EMSGSIZE`, `EBUSY` with [`MAX_MESSAGES`] of the handle
-    /// unanswered or not yet received, `EAFNOSUPPORT` for a direct IPMB address.
-    pub fn send(&mut self, now: Instant, id: HandleId, send: Send) -> Result<(), Errno> {
-        let checked = match send.addr.kind() {
-            Kind::SystemInterface => check_system_interface(&send),
-            _ => self.channels.check(&send),
-        };
-        let defaults = self.limits;
-        let token = Token(self.next_token);
-        let handle = self.handle(id)?;
-        if handle.messages() >= MAX_MESSAGES {
-            handle.counters.refused += 1;
-            return Err(Errno::EBUSY);
-        }
-        checked.inspect_err(|_| handle.counters.refused += 1)?;
-        let timing = send.timing.unwrap_or(handle.timing);
-        let deadline = now + deadline_class(&defaults, &send, timing);
-        handle.counters.sent += 1;
-        let first = handle.queue.is_empty();
-        handle.queue.push_back(Request {
-            token,
-            handle: Some(id),
-            deadline,
-            timing,
-            source: handle.source[usize::from(send.addr.channel())],
-            send,
-        });
-        self.next_token += 1;
-        self.queued.insert(token, id);
-        self.deadlines.insert((deadline, token));
-        if first {
-            self.turns.push_back(id);
-        }
-        self.pump();
-        Ok(())
-    }
-
-    /// Moves requests to the BMC while the window has room, one of each handle in turn.
-    fn pump(&mut self) {
-        while self.sent.len() < self.limits.window && self.blocked_until.is_none() {
-            let Some(id) = self.turns.pop_front() else { return };
-            let handle = self.handles.get_mut(&id).expect("a closed handle has no turn");
-            let request = handle.queue.pop_front().expect("a handle without requests has no turn");
-            handle.in_flight += 1;
-            if !handle.queue.is_empty() {
-                self.turns.push_back(id);
-            }
-            self.queued.remove(&request.token);
-            self.stats.to_bmc += 1;
-            self.actions.push_back(Action::Send(request.outgoing()));
-            self.sent.insert(request.token, request);
-        }
-    }
-
-    /// The BMC answered; `data` starts with the completion code.
-    pub fn handle_reply(&mut self, _now: Instant, token: Token, reply: Incoming) {
-        let Some(request) = self.sent.remove(&token) else {
-            self.stats.late_replies += 1;
-            return;
-        };
-        self.deadlines.remove(&(request.deadline, token));
-        match request.handle {
-            Some(id) => self.answer(id, &request, reply.addr, reply.netfn, reply.data),
-            None => self.stats.late_replies += 1,
-        }
-        self.pump();
-    }
-
-    /// The back end did not take a request. `EAGAIN` and `EBUSY`: it is tried again; anything else
-    /// is answered with completion code FF.
-    pub fn handle_refusal(&mut self, now: Instant, token: Token, errno: Errno) {
-        let Some(request) = self.sent.remove(&token) else { return };
-        let again = matches!(errno, Errno::EAGAIN | Errno::EBUSY);
-        match request.handle {
-            Some(id) if again => {
-                let handle = self.handles.get_mut(&id).expect("a closed handle owns no request");
-                handle.in_flight -= 1;
-                self.turns.retain(|turn| *turn != id);
-                self.turns.push_front(id);
-                self.queued.insert(token, id);
-                // In its old place: of several that are refused the first must stay the first.
-                let place = handle.queue.partition_point(|r| r.token < token);
-                handle.queue.insert(place, request);
-                self.stats.to_bmc -= 1;
-                self.blocked_until = Some(now + BACK_OFF);
-            }
-            owner => {
-                self.deadlines.remove(&(request.deadline, token));
-                if let Some(id) = owner {
-                    self.stats.refused_by_back_end += 1;
-                    self.answer_with(id, &request, ipmi::CompletionCode::UNSPECIFIED);
-                }
-            }
-        }
-        self.pump();
-    }
-
-    /// Something passed its deadline, or a pause is over.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.blocked_until.is_some_and(|until| until <= now) {
-            self.blocked_until = None;
-        }
-        while let Some((at, token)) = self.deadlines.first().copied() {
-            if at > now {
-                break;
-            }
-            self.deadlines.pop_first();
-            self.expire(now, token);
-        }
-        self.pump();
-    }
-
-    fn expire(&mut self, now: Instant, token: Token) {
-        if let Some(id) = self.queued.remove(&token) {
-            let handle = self.handles.get_mut(&id).expect("a closed handle has no queue");
-            let at = handle.queue.iter().position(|r| r.token == token);
-            let request = at.and_then(|at| handle.queue.remove(at)).expect("queued means queued");
-            handle.in_flight += 1;
-            if handle.queue.is_empty() {
-                self.turns.retain(|turn| *turn != id);
-            }
-            self.time_out(id, &request);
-            return;
-        }
-        let Some(request) = self.sent.get_mut(&token) else { return };
-        match request.handle {
-            Some(id) => {
-                let request = request.clone();
-                self.time_out(id, &request);
-                self.abandon(now, token);
-            }
-            None => {
-                self.sent.remove(&token);
-                self.stats.never_answered += 1;
-                self.actions.push_back(Action::Forget(token));
-            }
-        }
-    }
-
-    fn time_out(&mut self, id: HandleId, request: &Request) {
-        self.stats.timeouts += 1;
-        let handle = self.handles.get_mut(&id).expect("a closed handle owns no request");
-        handle.counters.timeouts += 1;
-        self.answer_with(id, request, ipmi::CompletionCode::TIMEOUT);
-    }
-
-    /// Nobody waits for this request any more, but the BMC still has it.
-    fn abandon(&mut self, now: Instant, token: Token) {
-        let request = self.sent.get_mut(&token).expect("only what was sent is abandoned");
-        self.deadlines.remove(&(request.deadline, token));
-        request.handle = None;
-        request.deadline = now + self.limits.abandoned_for;
-        self.deadlines.insert((request.deadline, token));
-    }
-
-    /// Answers a request in the BMC's stead.
-    fn answer_with(&mut self, id: HandleId, request: &Request, code: ipmi::CompletionCode) {
-        let netfn = request.send.netfn | 1;
-        self.answer(id, request, request.send.addr.of_answer(), netfn, vec![code.0]);
-    }
-
-    fn answer(&mut self, id: HandleId, request: &Request, addr: Addr, netfn: u8, data: Vec<u8>) {
-        let handle = self.handles.get_mut(&id).expect("a closed handle owns no request");
-        handle.in_flight -= 1;
-        handle.counters.answered += 1;
-        let is_response = request.send.netfn & 1 != 0;
-        let recv_type =
-            if is_response { IPMI_RESPONSE_RESPONSE_TYPE } else { IPMI_RESPONSE_RECV_TYPE };
-        let (msgid, cmd) = (request.send.msgid, request.send.cmd);
-        handle.inbox.push_back(Message { recv_type, addr, msgid, netfn, cmd, data });
-        self.actions.push_back(Action::Wake(id));
     }
 
     /// An event from the BMC: every handle that asked gets a copy.
@@ -555,7 +532,14 @@ impl Mux {
 
     /// All handles, oldest first.
     pub fn handles(&self) -> impl Iterator<Item = (HandleId, Info)> {
-        let mut all: Vec<_> = self.handles.iter().map(|(id, h)| (*id, h.info())).collect();
+        let mut in_flight: HashMap<HandleId, usize> = HashMap::new();
+        for request in self.requests.values() {
+            if let (Asker::Handle(id), Place::Sent(_)) = (request.asker, &request.place) {
+                *in_flight.entry(id).or_default() += 1;
+            }
+        }
+        let info = |id: &HandleId, h: &Handle| h.info(in_flight.get(id).copied().unwrap_or(0));
+        let mut all: Vec<_> = self.handles.iter().map(|(id, h)| (*id, info(id, h))).collect();
         all.sort_by_key(|(id, _)| *id);
         all.into_iter()
     }
@@ -563,12 +547,17 @@ impl Mux {
     /// Counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        let sent = self.requests.values().filter(|r| matches!(r.place, Place::Sent(_)));
+        let abandoned = sent.filter(|r| r.asker == Asker::Nobody).count();
         Stats {
             handles: self.handles.len(),
-            queued: self.queued.len(),
-            in_flight: self.sent.values().filter(|r| r.handle.is_some()).count(),
-            abandoned: self.sent.values().filter(|r| r.handle.is_none()).count(),
+            queued: self.requests.len() - self.with_bmc,
+            in_flight: self.with_bmc - abandoned,
+            abandoned,
             event_listeners: self.event_listeners,
+            cached: self.cache.len(),
+            reservations: self.repositories.reservations(),
+            breaker_open: usize::from(self.breaker.is_open()),
             ..self.stats
         }
     }

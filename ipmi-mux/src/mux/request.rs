@@ -7,27 +7,82 @@ use ipmi::NetFn;
 use kernel_abi::ipmi_devintf::{IPMI_MAX_MSG_LENGTH, IpmiTimingParms};
 use nix::errno::Errno;
 
+use super::cache;
+use super::jobs::Job;
+use super::leases;
+use super::scheduler::Class;
 use super::{HandleId, Limits, Outgoing};
 use crate::addr::Kind;
+use crate::command::{self, Keep};
 use crate::devintf::Send;
 
 /// Names a request towards the back end. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
-#[derive(Debug, Clone)]
+/// Who waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    Handle(HandleId),
+    /// The mux itself.
+    Job(Job),
+    /// Nobody any more; the BMC still has it.
+    Nobody,
+}
+
+/// Where a request is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In the scheduler.
+    Waiting,
+    /// Behind something the mux asks first.
+    Parked(Job),
+    /// Behind an identical read with the BMC.
+    Following(Token),
+    /// With the BMC.
+    Sent(Box<Sent>),
+}
+
+/// What is remembered of a request that is with the BMC.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub at: Instant,
+    /// [`cache::Cache::epoch`] then.
+    pub epoch: u64,
+    /// Of its repository then, where one is known and its info was read.
+    pub generation: Option<u64>,
+    /// The real reservation in it.
+    pub real: Option<u16>,
+    /// Under what the answer is shared and kept.
+    pub read: Option<(cache::Key, Keep)>,
+    /// A lease that it took, to give back if it fails.
+    pub leased: Option<leases::Key>,
+    /// Identical reads that get the same answer.
+    pub followers: Vec<Token>,
+}
+
+#[derive(Debug)]
 pub(super) struct Request {
     pub token: Token,
-    /// Who waits for the answer; nobody once it was given up.
-    pub handle: Option<HandleId>,
+    pub asker: Asker,
+    /// The handle that sent it; its answer may go to another, see [`super::sequences`].
+    pub sender: HandleId,
+    /// The virtual controller of the sender.
+    pub controller: HandleId,
+    pub class: Class,
+    pub accepted: Instant,
     pub deadline: Instant,
     pub timing: IpmiTimingParms,
     pub source: (u8, u8),
     pub send: Send,
+    pub place: Place,
+    /// How often it was sent again because its reservation was cancelled.
+    pub replays: u8,
 }
 
 impl Request {
-    pub fn outgoing(&self) -> Outgoing {
+    /// What goes to the BMC; `data` in place of the caller's where there is some.
+    pub fn outgoing(&self, data: Option<Vec<u8>>) -> Outgoing {
         Outgoing {
             token: self.token,
             msgid: self.send.msgid,
@@ -35,9 +90,14 @@ impl Request {
             source: self.source,
             netfn: self.send.netfn,
             cmd: self.send.cmd,
-            data: self.send.data.clone(),
+            data: data.unwrap_or_else(|| self.send.data.clone()),
             timing: self.timing,
         }
+    }
+
+    /// Whether it goes to the BMC itself.
+    pub fn is_direct(&self) -> bool {
+        self.send.addr.kind() == Kind::SystemInterface
     }
 }
 
@@ -73,19 +133,6 @@ pub fn deadline_class(limits: &Limits, send: &Send, timing: IpmiTimingParms) -> 
         let all = Duration::from_millis(u64::from(each) * (u64::from(retries) + 1));
         return (limits.deadline + all).min(BRIDGED_AT_MOST).max(limits.deadline);
     }
-    if takes_long(send.netfn, send.cmd) { limits.long_deadline } else { limits.deadline }
-}
-
-/// Commands that may keep a BMC busy for many seconds. IPMI wants every answer within 5 s (IPMI 2.0 section
-/// 9.12), so these are those known to break that: resets and self test, erasing, firmware.
-fn takes_long(netfn: u8, cmd: u8) -> bool {
-    let Some(netfn) = NetFn::new(netfn) else { return false };
-    match netfn {
-        // Cold reset, warm reset, get self test results.
-        NetFn::APP => matches!(cmd, 0x02..=0x04),
-        // Clear SDR repository, run initialization agent, clear SEL.
-        NetFn::STORAGE => matches!(cmd, 0x27 | 0x2c | 0x47),
-        NetFn::FIRMWARE => true,
-        _ => false,
-    }
+    let long = command::takes_long(send.netfn, send.cmd);
+    if long { limits.long_deadline } else { limits.deadline }
 }

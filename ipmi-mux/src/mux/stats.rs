@@ -16,6 +16,12 @@ pub struct Stats {
     pub abandoned: usize,
     /// Handles that asked for events now.
     pub event_listeners: usize,
+    /// Answers kept for other clients now.
+    pub cached: usize,
+    /// Reservations of SDR repositories and of the SEL that handles have now.
+    pub reservations: usize,
+    /// Whether the BMC does not answer and commands are refused for that: 0 or 1.
+    pub breaker_open: usize,
     /// Handles opened.
     pub opens: u64,
     /// Opens refused because of too many handles.
@@ -30,6 +36,20 @@ pub struct Stats {
     pub never_answered: u64,
     /// Requests the back end would not take.
     pub refused_by_back_end: u64,
+    /// Requests answered from the cache.
+    pub cache_hits: u64,
+    /// Requests that got the answer of an identical one on its way.
+    pub shared: u64,
+    /// Requests sent again because somebody beside us had cancelled the reservation.
+    pub replays: u64,
+    /// Requests answered with C5 because their handle's reservation was void.
+    pub reservations_void: u64,
+    /// Requests answered with D5 because another handle holds the lease.
+    pub lease_refusals: u64,
+    /// Requests answered with C3 because the BMC did not answer others before.
+    pub breaker_refusals: u64,
+    /// How often the BMC stopped answering.
+    pub breaker_openings: u64,
     /// Events from the BMC.
     pub events: u64,
     /// Events and commands dropped because their handle did not receive.

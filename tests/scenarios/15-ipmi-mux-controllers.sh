@@ -1,0 +1,41 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# limit: 150
+# Each handle is a controller of its own: reservations, which clients of one BMC take from each other, are kept
+# apart; changed records are told to whom they concern.
+# shellcheck source=lib.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib.sh
+# shellcheck source=lib-ipmi-mux.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib-ipmi-mux.sh
+
+wait_for 30 "the daemon serves" mux_serves
+trap 'bmc-sim ctl service-time 3 >/dev/null; bmc-sim ctl reset >/dev/null' EXIT
+bmc-sim ctl service-time 1 >/dev/null
+
+# Walks of all sensors at once; prints how many failed or complained.
+walks() { # COUNT DEVICE-NUMBER FREEIPMI-DEVICE
+    local at
+    rm -rf walks && mkdir walks
+    for at in $(seq "$1"); do
+        (ipmitool -v -d "$2" sdr list >"walks/$at.out" 2>"walks/$at.err" && touch "walks/$at.ok") &
+    done
+    (ipmi-sensors --driver-type=OPENIPMI --driver-device="$3" --flush-cache >walks/flush.out 2>&1
+        ipmi-sensors --driver-type=OPENIPMI --driver-device="$3" >walks/free.out 2>walks/free.err &&
+            touch walks/free.ok) &
+    wait
+}
+cancelled() { grep -liE 'reservation|cancel|c5' walks/*.err walks/*.out 2>/dev/null | wc -l; }
+
+ipmitool -v -d 1 sdr list >alone.out 2>alone.err || fail "one walk alone fails: $(cat alone.err)"
+bmc-sim ctl stats --clear >/dev/null
+walks 16 1 "$NODE"
+[[ $(find walks -name '*.ok' | wc -l) == 17 ]] || fail "only $(ls walks/*.ok) of 17 walks ended well: $(tail -n 3 walks/*.err)"
+for at in $(seq 16); do
+    [[ $(grep -c . "walks/$at.out") == "$(grep -c . alone.out)" ]] || fail "walk $at lists $(wc -l <"walks/$at.out") lines"
+    [[ $(wc -l <"walks/$at.err") == "$(wc -l <alone.err)" ]] ||
+        fail "walk $at complains of what one alone does not: $(diff "walks/$at.err" alone.err)"
+done
+note "16 walks of ipmitool and one of FreeIPMI at once: no error, $(bmc-sim ctl stats | jq .total) commands at the BMC"
+
+walks 16 0 /dev/ipmi0
+note "the same on the kernel's node: $(cancelled) of 17 met cancelled reservations, $((17 - $(find walks -name '*.ok' | wc -l))) failed"
