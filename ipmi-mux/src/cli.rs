@@ -63,6 +63,16 @@ fn status_table(status: &Status) -> String {
         nodes.row([&node.path, &node.device, &node.group, &node.mode, &handles]);
     }
     let _ = write!(out, "\n{nodes}\n");
+    if !status.held.is_empty() {
+        let mut held = Table::new(["HELD ALONE", "NODE", "HANDLE", "UID", "PID", "COMMAND"]);
+        let number = |n: Option<u32>| n.map_or("-".to_owned(), |n| n.to_string());
+        for h in &status.held {
+            let handle = h.handle.map_or("all".to_owned(), |handle| handle.to_string());
+            let command = h.command.as_deref().unwrap_or("-");
+            held.row([&h.what, &h.node, &handle, &number(h.uid), &number(h.pid), command]);
+        }
+        let _ = write!(out, "{held}\n");
+    }
     let mut counters = Table::new(["COUNTER", "VALUE"]);
     for (name, value) in &status.counters {
         counters.row([name, &value.to_string()]);

@@ -40,6 +40,8 @@ pub struct Status {
     pub bmc: BmcStatus,
     /// The nodes in the order of the configuration.
     pub nodes: Vec<NodeStatus>,
+    /// What is held alone, and by whom.
+    pub held: Vec<HeldStatus>,
     /// Counters and gauges, see ipmi-mux(8).
     pub counters: serde_json::Map<String, serde_json::Value>,
 }
@@ -76,11 +78,30 @@ pub struct NodeStatus {
     pub handles: usize,
 }
 
+/// Something that one handle, or the handles of one node, have alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldStatus {
+    /// What, such as `watchdog`.
+    pub what: String,
+    /// Path of the node.
+    pub node: String,
+    /// The handle; none where it is all of the node's.
+    pub handle: Option<u64>,
+    /// Who opened the handle.
+    pub uid: Option<u32>,
+    /// Process or thread id at the open.
+    pub pid: Option<u32>,
+    /// Name of that process, while it is there.
+    pub command: Option<String>,
+}
+
 /// A handle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// Its number; never used twice while the daemon runs.
     pub handle: u64,
+    /// The virtual controller it belongs to: the handle itself, or the one it attached to.
+    pub controller: u64,
     /// Path of the node it opened.
     pub node: String,
     /// User id at the open.
@@ -184,6 +205,8 @@ impl Collector for SharedStats {
             ("shared", "Requests that got the answer of an identical one", s.shared),
             ("replays", "Requests repeated with a new reservation", s.replays),
             ("reservations_void", "Requests with a void reservation", s.reservations_void),
+            ("denied", "Messages that the node's policy does not allow", s.denied),
+            ("reserved_refusals", "Commands reserved for others", s.reserved_refusals),
             ("lease_refusals", "Requests refused for another's lease", s.lease_refusals),
             ("breaker_refusals", "Requests refused while the BMC hung", s.breaker_refusals),
             ("breaker_openings", "How often the BMC stopped answering", s.breaker_openings),

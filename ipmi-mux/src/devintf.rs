@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::addr::Addr;
+use crate::extension::{self, Sequence};
 
 /// What to do with an ioctl request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,16 @@ pub enum Call {
     SetMaintenanceMode(i32),
     /// `GET_MAINTENANCE_MODE`: answer with an `i32`.
     GetMaintenanceMode,
+    /// `IPMI_MUX_RESERVE_COMMAND`: network function and command.
+    ReserveCommand(u8, u8),
+    /// `IPMI_MUX_RELEASE_COMMAND`.
+    ReleaseCommand(u8, u8),
+    /// `IPMI_MUX_RESERVE_SEQUENCE`: how many; answer with [`Sequence`].
+    ReserveSequence(u32),
+    /// `IPMI_MUX_RELEASE_SEQUENCE`: the first number.
+    ReleaseSequence(i32),
+    /// `IPMI_MUX_ATTACH`: the token; answer with [`Sequence`].
+    Attach([u8; 16]),
 }
 
 /// How a value is given back: alone (legacy) or in the structure it was asked with.
@@ -325,6 +336,33 @@ fn scalar(cmd: u32, request: &IoctlIn, data: &[u8]) -> Result<Call, Step> {
         ioctl::GET_MAINTENANCE_MODE => {
             result_only(request, 4)?;
             Call::GetMaintenanceMode
+        }
+        _ => extended(cmd, request, data)?,
+    })
+}
+
+/// Ours, which the kernel's driver does not have.
+fn extended(cmd: u32, request: &IoctlIn, data: &[u8]) -> Result<Call, Step> {
+    Ok(match cmd {
+        extension::ioctl::RESERVE_COMMAND => {
+            let spec: IpmiCmdspec = argument(request, data)?;
+            Call::ReserveCommand(spec.netfn, spec.cmd)
+        }
+        extension::ioctl::RELEASE_COMMAND => {
+            let spec: IpmiCmdspec = argument(request, data)?;
+            Call::ReleaseCommand(spec.netfn, spec.cmd)
+        }
+        extension::ioctl::RESERVE_SEQUENCE => {
+            let sequence: Sequence = argument_and_result(request, data)?;
+            Call::ReserveSequence(sequence.count)
+        }
+        extension::ioctl::RELEASE_SEQUENCE => {
+            let sequence: Sequence = argument(request, data)?;
+            Call::ReleaseSequence(sequence.first)
+        }
+        extension::ioctl::ATTACH => {
+            let sequence: Sequence = argument_and_result(request, data)?;
+            Call::Attach(sequence.token)
         }
         _ => return Err(Step::Fail(Errno::ENOTTY)),
     })

@@ -3,7 +3,8 @@
 //!
 //! Three layers, in the order to read them:
 //!
-//! * formats: [`addr`] and [`devintf`], the kernel's ioctl interface as bytes; [`config`], the file;
+//! * formats: [`addr`] and [`devintf`], the kernel's ioctl interface as bytes, [`extension`], what we add
+//!   to it; [`command`], what each IPMI command does; [`config`], the file;
 //! * core: [`mux`], which owns every decision and touches nothing;
 //! * shell: [`front`] makes the nodes, [`back`] reaches the BMC, [`hotplug`] hears of its removal,
 //!   [`control`] answers questions, [`audit`] writes down who changed what, and [`run`] is the one loop that joins them.
@@ -20,7 +21,9 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod devintf;
+pub mod extension;
 pub mod front;
 pub mod hotplug;
 pub mod mux;
+pub mod policy;
 pub mod run;

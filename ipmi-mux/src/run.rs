@@ -22,11 +22,16 @@ use crate::back::devintf::{DeviceId, Devintf};
 use crate::back::vm::Vm;
 use crate::back::{self, Back, BackEvent};
 use crate::config::{BmcAddress, Config};
-use crate::control::{self, BmcStatus, Client, NodeStatus, Question, SharedStats, Status};
+use crate::control::{
+    self, BmcStatus, Client, HeldStatus, NodeStatus, Question, SharedStats, Status,
+};
 use crate::devintf::{Call, Delivery, Step, decode};
+use crate::extension::Sequence;
 use crate::front::{self, Node, NodeEvent};
 use crate::hotplug::{Removal, Uevents};
-use crate::mux::{Action, Channels, HandleId, Limits, Mux, Owner};
+use crate::mux::{
+    Action, AttachToken, Channels, HandleId, Held, Holder, Limits, Mux, Owner, Range,
+};
 
 /// Requests of the kernel waiting for the main loop, at most; more wait in the kernel.
 const MAX_NODE_EVENTS: usize = 256;
@@ -87,6 +92,7 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
         window: back.window(),
         abandoned_for: back.abandoned_for(),
         sensor_age: config.sensor_age,
+        reserved_code: ipmi::CompletionCode::INSUFFICIENT_PRIVILEGE,
     };
     let reachable = matches!(back, Back::Devintf(_));
     let mux = Mux::new(limits, channels, defaults);
@@ -340,6 +346,16 @@ impl Shell {
             Call::GetMaintenanceMode => {
                 bytes = self.back.maintenance_mode()?.to_ne_bytes().to_vec();
             }
+            Call::ReserveCommand(netfn, cmd) => self.mux.reserve_command(id, netfn, cmd)?,
+            Call::ReleaseCommand(netfn, cmd) => self.mux.release_command(id, netfn, cmd)?,
+            Call::ReserveSequence(count) => {
+                let range = self.mux.reserve_sequence(id, count, random_token()?)?;
+                bytes = sequence(&range).as_bytes().to_vec();
+            }
+            Call::ReleaseSequence(first) => self.mux.release_sequence(id, first.into())?,
+            Call::Attach(token) => {
+                bytes = sequence(&self.mux.attach(now, id, &token)?).as_bytes().to_vec();
+            }
             Call::Receive(_) => unreachable!("receive is answered by on_ioctl"),
         }
         Ok(bytes)
@@ -377,6 +393,7 @@ impl Shell {
                     self.audit.log(now, &audited, &path);
                     Ok(())
                 }
+                Action::Denied(..) => Ok(()),
                 Action::Breaker { open } => {
                     log_breaker(open);
                     Ok(())
@@ -416,19 +433,46 @@ impl Shell {
                     handles,
                 })
                 .collect(),
+            held: self.held(),
             counters: counters.and_then(|c| c.as_object().cloned()).unwrap_or_default(),
         }
+    }
+
+    fn held(&self) -> Vec<HeldStatus> {
+        let path = |node: usize| {
+            self.nodes.get(node).map(|n| n.path().display().to_string()).unwrap_or_default()
+        };
+        let owners: HashMap<HandleId, Owner> =
+            self.mux.handles().map(|(id, info)| (id, info.owner)).collect();
+        let shown = |Held { holder, what }: Held| {
+            let (handle, owner) = match holder {
+                Holder::Handle(id) => (Some(id.0), owners.get(&id)),
+                Holder::Node(_) => (None, None),
+            };
+            let node = match holder {
+                Holder::Node(node) => Some(node),
+                Holder::Handle(_) => owner.map(|o| o.node),
+            };
+            HeldStatus {
+                what,
+                node: node.map(path).unwrap_or_default(),
+                handle,
+                uid: owner.map(|o| o.uid),
+                pid: owner.map(|o| o.pid),
+                command: owner.and_then(|o| process_name(o.pid)),
+            }
+        };
+        self.mux.held().into_iter().map(shown).collect()
     }
 
     fn clients(&self) -> Vec<Client> {
         let client = |(HandleId(handle), info): (HandleId, crate::mux::Info)| Client {
             handle,
+            controller: info.controller.0,
             node: self.nodes[info.owner.node].path().display().to_string(),
             uid: info.owner.uid,
             pid: info.owner.pid,
-            command: std::fs::read_to_string(format!("/proc/{}/comm", info.owner.pid))
-                .ok()
-                .map(|name| name.trim_end().to_owned()),
+            command: process_name(info.owner.pid),
             age_s: info.opened.elapsed().as_secs(),
             sent: info.sent,
             answered: info.answered,
@@ -465,10 +509,27 @@ fn bmc_status(facts: &Facts<'_>, reachable: bool) -> BmcStatus {
     }
 }
 
+fn process_name(pid: u32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
 fn log_breaker(open: bool) {
     if open {
         tracing::warn!("the BMC does not answer: commands are refused until it does");
     } else {
         tracing::info!("the BMC answers again");
     }
+}
+
+fn random_token() -> Result<AttachToken, Errno> {
+    let mut token = AttachToken::default();
+    let mut source = std::fs::File::open("/dev/urandom").map_err(|_| Errno::EIO)?;
+    std::io::Read::read_exact(&mut source, &mut token).map_err(|_| Errno::EIO)?;
+    Ok(token)
+}
+
+fn sequence(range: &Range) -> Sequence {
+    let first = i32::try_from(range.first).expect("reserved numbers fit a 32-bit long");
+    Sequence { count: range.count, first, token: range.token }
 }

@@ -11,7 +11,7 @@ use clap::CommandFactory;
 use daemon_kit::metrics::Metrics;
 use ipmi_mux::args::Cli;
 use ipmi_mux::config::{self, Raw};
-use ipmi_mux::control::{BmcStatus, Client, NodeStatus, SharedStats, Status};
+use ipmi_mux::control::{BmcStatus, Client, HeldStatus, NodeStatus, SharedStats, Status};
 use ipmi_mux::mux::{EVENT_BACKLOG, MAX_HANDLES, MAX_MESSAGES, MAX_RECEIVERS, Stats};
 use serde::Serialize;
 
@@ -246,6 +246,8 @@ fn every_counter_is_described_under_both_its_names() {
         lease_refusals: 124,
         breaker_refusals: 125,
         breaker_openings: 126,
+        denied: 127,
+        reserved_refusals: 128,
     };
     let shared = SharedStats::default();
     shared.set(stats);
@@ -301,10 +303,20 @@ fn every_member_of_the_answers_is_described() {
         uptime_s: 0,
         bmc: bmc.clone(),
         nodes: vec![],
+        held: vec![],
         counters: serde_json::Map::new(),
+    };
+    let held = HeldStatus {
+        what: String::new(),
+        node: String::new(),
+        handle: None,
+        uid: None,
+        pid: None,
+        command: None,
     };
     let client = Client {
         handle: 0,
+        controller: 0,
         node: String::new(),
         uid: 0,
         pid: 0,
@@ -320,7 +332,7 @@ fn every_member_of_the_answers_is_described() {
         unread: 0,
         events: false,
     };
-    let of_status = [members(status), members(bmc), members(node)].concat();
+    let of_status = [members(status), members(bmc), members(node), members(held)].concat();
     let interface = section(PROGRAM, ".Sh CONTROL INTERFACE");
     let (status, clients) = interface.split_once(".It Ic GET /v1/clients").unwrap();
     let described = arguments(status, "Cm");

@@ -74,7 +74,7 @@ impl Mux {
             sender: OWN,
             controller: OWN,
             class: Class::Urgent,
-            accepted: now,
+            asked_after: self.dispatched,
             deadline,
             timing,
             source: self.defaults[usize::from(send.addr.channel())],
@@ -88,13 +88,13 @@ impl Mux {
     }
 
     /// A job has its answer, completion code first; those who wait for it go on.
-    pub(super) fn finish_job(&mut self, now: Instant, job: Job, data: &[u8], sent: Instant) {
+    pub(super) fn finish_job(&mut self, now: Instant, job: Job, data: &[u8], serial: u64) {
         let waiting = self.jobs.remove(&job).unwrap_or_default();
         let code = data.first().map_or(CompletionCode::UNSPECIFIED, |code| CompletionCode(*code));
         let failed = match (job, data) {
             (Job::Reserve(key), [0, low, high, ..]) => {
                 if let Some(repository) = self.repositories.get_mut(&key) {
-                    repository.reserved(u16::from_le_bytes([*low, *high]), sent);
+                    repository.reserved(u16::from_le_bytes([*low, *high]), serial);
                 }
                 false
             }
@@ -104,7 +104,7 @@ impl Mux {
             (Job::Info(_), [0xc0 | 0xc3 | 0xff, ..]) => true,
             (Job::Info(key), _) => {
                 if let Some(repository) = self.repositories.get_mut(&key) {
-                    repository.learn(&[], sent);
+                    repository.learn(&[], (serial, now));
                 }
                 false
             }

@@ -159,18 +159,16 @@ impl Leases {
 
     /// A controller is gone; these were its leases.
     pub fn forget(&mut self, controller: HandleId) -> Vec<Key> {
-        let gone: Vec<Key> = self.of(controller).collect();
-        self.0.retain(|_, lease| lease.holder != controller);
-        gone
+        self.0.extract_if(|_, lease| lease.holder == controller).map(|(key, _)| key).collect()
     }
 
     pub fn holder(&self, key: Key) -> Option<HandleId> {
         self.0.get(&key).map(|lease| lease.holder)
     }
 
-    /// Leases of a controller.
-    pub fn of(&self, controller: HandleId) -> impl Iterator<Item = Key> {
-        self.0.iter().filter(move |(_, lease)| lease.holder == controller).map(|(key, _)| *key)
+    /// All leases with their holders.
+    pub fn all(&self) -> impl Iterator<Item = (Key, HandleId)> {
+        self.0.iter().map(|(key, lease)| (*key, lease.holder))
     }
 }
 

@@ -15,6 +15,7 @@ mod breaker;
 mod cache;
 mod channels;
 mod enables;
+mod exclusive;
 mod handle;
 mod jobs;
 mod leases;
@@ -28,6 +29,7 @@ mod traffic;
 mod verdict;
 
 pub use channels::{Channels, Medium};
+pub use exclusive::{Holder, MAX_RESERVED, Unavailable};
 pub use handle::{EVENT_BACKLOG, HandleId, Info, MAX_MESSAGES, Owner};
 pub use leases::Part;
 pub use receivers::MAX_RECEIVERS;
@@ -38,6 +40,7 @@ pub use stats::Stats;
 pub use verdict::Origin;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernel_abi::ipmi_devintf::{
@@ -46,11 +49,13 @@ use kernel_abi::ipmi_devintf::{
 };
 use nix::errno::Errno;
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Kind};
 use crate::devintf::{CommandSpec, Message, Receive};
+use crate::policy::{Denied, Policy};
 use breaker::Breaker;
 use cache::Cache;
 use enables::Enables;
+use exclusive::Exclusive;
 use handle::Handle;
 use jobs::Job;
 use leases::Leases;
@@ -81,6 +86,8 @@ pub struct Limits {
     pub abandoned_for: Duration,
     /// How old a sensor's reading may be when another client gets it too; zero for never.
     pub sensor_age: Duration,
+    /// How a command is answered that is reserved for others.
+    pub reserved_code: ipmi::CompletionCode,
 }
 
 /// What the shell is to do.
@@ -101,6 +108,8 @@ pub enum Action {
     SetMaintenanceMode(i32),
     /// For the log: a command that may have changed something was answered by the BMC.
     Audit(Audited),
+    /// For the log: a command that the node's policy does not allow.
+    Denied(HandleId, Owner, Denied),
     /// For the log: the BMC answers no more, or again.
     Breaker {
         /// Whether commands are refused now.
@@ -127,10 +136,21 @@ pub struct Audited {
     pub code: Option<u8>,
 }
 
-/// What a node allows, as far as the core decides it.
-#[derive(Debug, Clone, Default)]
+/// Something that one handle or node has alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// Who.
+    pub holder: Holder,
+    /// What, in words.
+    pub what: String,
+}
+
+/// What holds for the handles of a node.
+#[derive(Debug, Clone)]
 pub struct NodeRules {
-    /// Whether its requests go behind those of other nodes.
+    /// What they may send, and whether they may reserve.
+    pub policy: Arc<Policy>,
+    /// Whether their requests go behind those of other nodes.
     pub background: bool,
 }
 
@@ -188,12 +208,15 @@ pub struct Mux {
     jobs: HashMap<Job, Vec<Token>>,
     repositories: Repositories,
     leases: Leases,
+    exclusive: Exclusive,
     enables: Enables,
     cache: Cache,
     sequences: Sequences,
     breaker: Breaker,
     /// Requests with the BMC.
     with_bmc: usize,
+    /// Requests handed to the BMC so far.
+    dispatched: u64,
     /// When the BMC answered last.
     last_answer: Option<Instant>,
     receivers: Receivers,
@@ -227,11 +250,13 @@ impl Mux {
             jobs: HashMap::new(),
             repositories: Repositories::default(),
             leases: Leases::default(),
+            exclusive: Exclusive::default(),
             enables: Enables::default(),
             cache: Cache::new(limits.sensor_age),
             sequences: Sequences::default(),
             breaker: Breaker::default(),
             with_bmc: 0,
+            dispatched: 0,
             last_answer: None,
             receivers: Receivers::default(),
             event_listeners: 0,
@@ -311,6 +336,7 @@ impl Mux {
             return;
         }
         self.controllers.remove(&controller);
+        self.exclusive.release_all(Holder::Handle(controller));
         self.repositories.forget(controller);
         for key in self.leases.forget(controller) {
             self.start_job(now, Job::RollBack(key));
@@ -323,6 +349,64 @@ impl Mux {
     /// What holds for a node; without it nothing is held back.
     pub fn set_rules(&mut self, node: usize, rules: NodeRules) {
         self.nodes.insert(node, rules);
+    }
+
+    /// Reserves a command for a handle's virtual controller.
+    ///
+    /// # Errors
+    /// `EPERM` where the node's policy does not let its handles reserve, or not this command, `EBUSY`
+    /// where somebody else has it, `ENOSPC` with [`MAX_RESERVED`] reserved.
+    pub fn reserve_command(&mut self, id: HandleId, netfn: u8, cmd: u8) -> Result<(), Errno> {
+        let handle = self.handle(id)?;
+        let (node, holder) = (handle.owner.node, Holder::Handle(handle.controller));
+        if let Some(rules) = self.nodes.get(&node)
+            && !(rules.policy.may_reserve() && rules.policy.lists_command(netfn, cmd))
+        {
+            return Err(Errno::EPERM);
+        }
+        self.exclusive.reserve(holder, netfn, cmd).map_err(|why| match why {
+            Unavailable::Busy { .. } => Errno::EBUSY,
+            Unavailable::Full => Errno::ENOSPC,
+        })
+    }
+
+    /// Gives a command back.
+    ///
+    /// # Errors
+    /// `ENOENT` where the handle's virtual controller has not reserved it.
+    pub fn release_command(&mut self, id: HandleId, netfn: u8, cmd: u8) -> Result<(), Errno> {
+        let holder = Holder::Handle(self.handle(id)?.controller);
+        if self.exclusive.release(holder, netfn, cmd) { Ok(()) } else { Err(Errno::ENOENT) }
+    }
+
+    /// Reserves commands for all handles of a node: all of them or, with an error, none.
+    ///
+    /// # Errors
+    /// The command, and who has it.
+    pub fn reserve_for_node(
+        &mut self,
+        node: usize,
+        commands: &[(u8, u8)],
+    ) -> Result<(), (u8, u8, Unavailable)> {
+        for (netfn, cmd) in commands {
+            if let Err(why) = self.exclusive.reserve(Holder::Node(node), *netfn, *cmd) {
+                self.exclusive.release_all(Holder::Node(node));
+                return Err((*netfn, *cmd, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node is gone, and the kernel will not tell of its handles: they are closed.
+    pub fn close_node(&mut self, now: Instant, node: usize) {
+        let of_node =
+            |(id, handle): (&HandleId, &Handle)| (handle.owner.node == node).then_some(*id);
+        let ids: Vec<HandleId> = self.handles.iter().filter_map(of_node).collect();
+        for id in ids {
+            self.close(now, id);
+        }
+        self.exclusive.release_all(Holder::Node(node));
+        self.nodes.remove(&node);
     }
 
     /// Reserves sequence numbers; `token` is 128 random bits.
@@ -542,6 +626,32 @@ impl Mux {
         let mut all: Vec<_> = self.handles.iter().map(|(id, h)| (*id, info(id, h))).collect();
         all.sort_by_key(|(id, _)| *id);
         all.into_iter()
+    }
+
+    /// What is held alone, and by whom; oldest holders first.
+    #[must_use]
+    pub fn held(&self) -> Vec<Held> {
+        let by = |handle, what: String| Held { holder: Holder::Handle(handle), what };
+        let commands = self.exclusive.all().map(|(netfn, cmd, holder)| {
+            let name = ipmi::names::name(netfn, cmd).unwrap_or("vendor's command");
+            Held { holder, what: format!("{netfn:02x}/{cmd:02x} {name}") }
+        });
+        let leases = self.leases.all().map(|((addr, part), holder)| {
+            let direct = addr.kind() == Kind::SystemInterface;
+            by(holder, if direct { part.to_string() } else { format!("{part} of {addr}") })
+        });
+        let ranges = self.sequences.all().map(|range| {
+            let last = range.first + i64::from(range.count) - 1;
+            let client = range.client.map(|HandleId(id)| format!(" for handle {id}"));
+            by(
+                range.owner,
+                format!("message ids {} to {last}{}", range.first, client.unwrap_or_default()),
+            )
+        });
+        let maintenance = self.maintenance.iter().map(|id| by(*id, "maintenance mode".to_owned()));
+        let mut held: Vec<Held> = commands.chain(leases).chain(ranges).chain(maintenance).collect();
+        held.sort();
+        held
     }
 
     /// Counters and gauges.

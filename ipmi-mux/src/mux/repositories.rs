@@ -115,8 +115,8 @@ pub(super) fn reservation(data: &[u8]) -> u16 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Real {
     id: u16,
-    /// When the command that took it was handed to the BMC.
-    taken: Instant,
+    /// Serial number of the command that took it.
+    taken: u64,
 }
 
 /// What the info said last.
@@ -133,8 +133,8 @@ enum Stamp {
 pub(super) struct Repository {
     real: Option<Real>,
     stamp: Stamp,
-    /// When the command that read the info last was handed to the BMC.
-    checked: Option<Instant>,
+    /// Serial number of the command that read the info last, and when it was handed to the BMC.
+    checked: Option<(u64, Instant)>,
     generation: u64,
     /// Number and generation of each controller's reservation.
     ids: HashMap<HandleId, (u16, u64)>,
@@ -162,7 +162,7 @@ impl Repository {
     /// The real reservation, where the info has been read behind it.
     pub fn real(&self) -> Option<u16> {
         let real = self.real?;
-        self.checked.is_some_and(|checked| checked >= real.taken).then_some(real.id)
+        self.checked.is_some_and(|(checked, _)| checked > real.taken).then_some(real.id)
     }
 
     /// Whether there is a real reservation, the info behind it read or not.
@@ -170,9 +170,9 @@ impl Repository {
         self.real.is_some()
     }
 
-    /// The same, taken at that time or later.
-    pub fn has_real_since(&self, at: Instant) -> bool {
-        self.real.is_some_and(|real| real.taken >= at)
+    /// The same, taken after the command of that serial number.
+    pub fn has_real_since(&self, serial: u64) -> bool {
+        self.real.is_some_and(|real| real.taken > serial)
     }
 
     /// Whether it is known what the contents were stamped with.
@@ -183,14 +183,15 @@ impl Repository {
     /// Whether the contents are vouched for at `now`.
     pub fn is_checked(&self, now: Instant) -> bool {
         let fresh = |at| now.saturating_duration_since(at) <= CHECKED_FOR;
-        self.stamp != Stamp::Unsupported && self.checked.is_some_and(fresh)
+        self.stamp != Stamp::Unsupported && self.checked.is_some_and(|(_, at)| fresh(at))
     }
 
-    /// Whether the real reservation and the look behind it are good for a client that asked at `asked`.
-    pub fn serves(&self, kind: Kind, asked: Instant, now: Instant) -> bool {
+    /// Whether the real reservation and the look behind it are good for a client that asked after the
+    /// command of serial number `asked`.
+    pub fn serves(&self, kind: Kind, asked: u64, now: Instant) -> bool {
         let Some(real) = self.real.filter(|_| self.real().is_some()) else { return false };
         // Of the event log a client may be about to erase what it has not seen: it gets a new look always.
-        real.taken >= asked || kind != Kind::Sel && self.is_checked(now)
+        real.taken > asked || kind != Kind::Sel && self.is_checked(now)
     }
 
     /// A reservation for a controller; the one it had is void.
@@ -206,9 +207,9 @@ impl Repository {
         self.ids.get(&controller) == Some(&(id, self.generation))
     }
 
-    /// The BMC has reserved.
-    pub fn reserved(&mut self, id: u16, sent: Instant) {
-        self.real = Some(Real { id, taken: sent });
+    /// The BMC has reserved, on the command of this serial number.
+    pub fn reserved(&mut self, id: u16, serial: u64) {
+        self.real = Some(Real { id, taken: serial });
     }
 
     /// The BMC said that this reservation is cancelled.
@@ -221,10 +222,10 @@ impl Repository {
         }
     }
 
-    /// The info was read, data after the completion code; an empty one was an error. Returns whether
-    /// the contents have changed.
-    pub fn learn(&mut self, info: &[u8], sent: Instant) -> bool {
-        if self.checked.is_some_and(|checked| checked > sent) {
+    /// The info was read, data after the completion code; an empty one was an error. `sent`: serial
+    /// number and time of the command. Returns whether the contents have changed.
+    pub fn learn(&mut self, info: &[u8], sent: (u64, Instant)) -> bool {
+        if self.checked.is_some_and(|(checked, _)| checked > sent.0) {
             return false;
         }
         self.checked = Some(sent);
@@ -307,15 +308,15 @@ mod tests {
     const A: HandleId = HandleId(1);
     const B: HandleId = HandleId(2);
 
-    fn at(start: Instant, ms: u64) -> Instant {
-        start + Duration::from_millis(ms)
+    fn at(start: Instant, ms: u64) -> (u64, Instant) {
+        (ms, start + Duration::from_millis(ms))
     }
 
     #[test]
     fn a_reservation_is_good_after_a_look_behind_it() {
         let start = Instant::now();
         let mut r = Repository::new(start);
-        r.reserved(7, at(start, 10));
+        r.reserved(7, 10);
         assert_eq!(r.real(), None);
         assert!(!r.learn(&[1], at(start, 5)), "the first look changes nothing");
         assert_eq!(r.real(), None, "it was before the reservation");
@@ -332,11 +333,11 @@ mod tests {
     fn only_a_change_of_the_contents_voids_reservations() {
         let start = Instant::now();
         let mut r = Repository::new(start);
-        r.reserved(7, start);
-        r.learn(&[1, 2], start);
+        r.reserved(7, 0);
+        r.learn(&[1, 2], at(start, 1));
         let a = r.hand_out(A);
         r.cancelled(7);
-        r.reserved(9, at(start, 10));
+        r.reserved(9, 10);
         r.learn(&[1, 2], at(start, 11));
         assert!(r.is_good(A, a), "somebody else had reserved, no more");
         assert!(r.learn(&[1, 3], at(start, 20)));
@@ -347,8 +348,8 @@ mod tests {
     fn without_info_every_cancellation_may_be_a_change() {
         let start = Instant::now();
         let mut r = Repository::new(start);
-        r.reserved(7, start);
-        r.learn(&[], start);
+        r.reserved(7, 0);
+        r.learn(&[], at(start, 1));
         let a = r.hand_out(A);
         r.cancelled(7);
         assert!(!r.is_good(A, a));
@@ -359,7 +360,7 @@ mod tests {
     fn ones_own_change_voids_the_others_reservations() {
         let start = Instant::now();
         let mut r = Repository::new(start);
-        r.learn(&[1], start);
+        r.learn(&[1], at(start, 0));
         let (a, b) = (r.hand_out(A), r.hand_out(B));
         r.changed_by(Some(A));
         assert!(r.is_good(A, a) && !r.is_good(B, b));
@@ -375,7 +376,7 @@ mod tests {
         let key = |lun| Key { kind: Kind::Sdr, addr: Addr::system_interface(lun) };
         all.entry(start, key(0)).unwrap().hand_out(A);
         for lun in 1..=255 {
-            assert!(all.entry(at(start, lun.into()), key(lun)).is_some());
+            assert!(all.entry(at(start, lun.into()).1, key(lun)).is_some());
         }
         assert_eq!(all.0.len(), MAX_REPOSITORIES);
         assert!(all.get(&key(0)).is_some() && all.get(&key(255)).is_some());

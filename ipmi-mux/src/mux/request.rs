@@ -46,6 +46,8 @@ pub(super) enum Place {
 /// What is remembered of a request that is with the BMC.
 #[derive(Debug)]
 pub(super) struct Sent {
+    /// Commands are numbered as they are handed to the BMC, from 1.
+    pub serial: u64,
     pub at: Instant,
     /// [`cache::Cache::epoch`] then.
     pub epoch: u64,
@@ -70,7 +72,8 @@ pub(super) struct Request {
     /// The virtual controller of the sender.
     pub controller: HandleId,
     pub class: Class,
-    pub accepted: Instant,
+    /// How many commands had been handed to the BMC when it was accepted.
+    pub asked_after: u64,
     pub deadline: Instant,
     pub timing: IpmiTimingParms,
     pub source: (u8, u8),

@@ -118,6 +118,11 @@ impl Sequences {
         }
     }
 
+    /// All ranges.
+    pub fn all(&self) -> impl Iterator<Item = &Range> {
+        self.ranges.iter()
+    }
+
     /// Who gets the answer to a message with this id, if it is a reserved one with a client.
     pub fn route(&self, msgid: i64) -> Option<HandleId> {
         if msgid < FIRST {

@@ -44,6 +44,10 @@ pub struct Stats {
     pub replays: u64,
     /// Requests answered with C5 because their handle's reservation was void.
     pub reservations_void: u64,
+    /// Messages that the policy of their node does not allow, answered with D4.
+    pub denied: u64,
+    /// Requests refused because the command is reserved for others.
+    pub reserved_refusals: u64,
     /// Requests answered with D5 because another handle holds the lease.
     pub lease_refusals: u64,
     /// Requests answered with C3 because the BMC did not answer others before.

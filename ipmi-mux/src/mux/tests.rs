@@ -10,6 +10,7 @@ const LIMITS: Limits = Limits {
     window: 2,
     abandoned_for: ABANDONED_FOR,
     sensor_age: Duration::from_secs(1),
+    reserved_code: ipmi::CompletionCode::INSUFFICIENT_PRIVILEGE,
 };
 
 fn mux() -> (Mux, Instant) {
@@ -419,5 +420,245 @@ mod random {
             prop_assert_eq!(mux.deadlines.len(), mux.requests.len());
             prop_assert!(mux.controllers.is_empty());
         }
+    }
+}
+
+mod controllers {
+    use super::*;
+    use ipmi::CompletionCode;
+
+    fn storage(cmd: u8, data: &[u8]) -> Send {
+        Send { netfn: 0x0a, cmd, data: data.to_vec(), ..command(1) }
+    }
+
+    fn answer(mux: &mut Mux, id: HandleId) -> Vec<u8> {
+        let mut got = inbox(mux, id);
+        assert_eq!(got.len(), 1, "one answer");
+        got.remove(0).data
+    }
+
+    /// Answers what is asked of the BMC with `data`, which says for each (network function, command).
+    fn serve(mux: &mut Mux, now: Instant, data: impl Fn(&Outgoing) -> Vec<u8>) -> Vec<(u8, u8)> {
+        let mut asked = vec![];
+        loop {
+            let out = sends(mux);
+            if out.is_empty() {
+                return asked;
+            }
+            for out in out {
+                asked.push((out.netfn, out.cmd));
+                let data = data(&out);
+                let (netfn, cmd) = (out.netfn | 1, out.cmd);
+                let addr = Addr::system_interface(0);
+                mux.handle_reply(now, out.token, Incoming { addr, netfn, cmd, data });
+            }
+        }
+    }
+
+    /// A repository with these info bytes whose real reservation is `real`.
+    fn repository(info: u8, real: u16) -> impl Fn(&Outgoing) -> Vec<u8> {
+        move |out| match (out.netfn, out.cmd, &out.data[..]) {
+            (0x0a, 0x20 | 0x40, _) => vec![0, 0x51, info],
+            (0x0a, 0x22 | 0x42, _) => [&[0][..], &real.to_le_bytes()].concat(),
+            (0x0a, 0x23 | 0x47, [low, high, ..]) => {
+                let good = u16::from_le_bytes([*low, *high]) == real;
+                if good { vec![0, 2, 0, 9] } else { vec![0xc5] }
+            }
+            _ => vec![0],
+        }
+    }
+
+    #[test]
+    fn reservations_of_two_handles_do_not_cancel_each_other() {
+        let (mut mux, now) = mux();
+        let (a, b) = (mux.open(now, owner(0)).unwrap(), mux.open(now, owner(0)).unwrap());
+        let mut ids = vec![];
+        for id in [a, b] {
+            mux.send(now, id, storage(0x22, &[])).unwrap();
+            serve(&mut mux, now, repository(1, 77));
+            ids.push(answer(&mut mux, id));
+        }
+        for (id, reservation) in [(a, &ids[0]), (b, &ids[1])] {
+            let [low, high] = [reservation[1], reservation[2]];
+            mux.send(now, id, storage(0x23, &[low, high, 1, 0, 5, 16])).unwrap();
+            serve(&mut mux, now, repository(1, 77));
+            assert_eq!(answer(&mut mux, id), [0, 2, 0, 9]);
+        }
+    }
+
+    #[test]
+    fn somebody_elses_reservation_is_made_up_for_and_a_change_is_told() {
+        let (mut mux, now) = mux();
+        let a = mux.open(now, owner(0)).unwrap();
+        mux.send(now, a, storage(0x22, &[])).unwrap();
+        serve(&mut mux, now, repository(1, 77));
+        let id = answer(&mut mux, a);
+        let read = storage(0x23, &[id[1], id[2], 1, 0, 5, 16]);
+        mux.send(now, a, read.clone()).unwrap();
+        let asked = serve(&mut mux, now, repository(1, 78));
+        assert_eq!(asked, [(0x0a, 0x23), (0x0a, 0x22), (0x0a, 0x20), (0x0a, 0x23)]);
+        assert_eq!(answer(&mut mux, a), [0, 2, 0, 9]);
+        let later = now + Duration::from_secs(3);
+        mux.send(later, a, read).unwrap();
+        serve(&mut mux, later, repository(2, 79));
+        assert_eq!(answer(&mut mux, a), [0xc5]);
+    }
+
+    #[test]
+    fn a_log_that_grew_since_is_not_cleared() {
+        let (mut mux, now) = mux();
+        let (a, b) = (mux.open(now, owner(0)).unwrap(), mux.open(now, owner(0)).unwrap());
+        mux.send(now, a, storage(0x42, &[])).unwrap();
+        serve(&mut mux, now, repository(1, 5));
+        let id = answer(&mut mux, a);
+        // An entry is added, and another client takes a new reservation before the first one acts.
+        let later = now + Duration::from_millis(100);
+        mux.send(later, b, storage(0x42, &[])).unwrap();
+        serve(&mut mux, later, repository(2, 6));
+        answer(&mut mux, b);
+        mux.send(later, a, storage(0x47, &[id[1], id[2], b'C', b'L', b'R', 0xaa])).unwrap();
+        assert_eq!(serve(&mut mux, later, repository(2, 6)), [], "the BMC is not asked");
+        assert_eq!(answer(&mut mux, a), [0xc5]);
+    }
+
+    #[test]
+    fn twenty_readers_ask_once() {
+        let (mut mux, now) = mux();
+        let ids: Vec<_> = (0..20).map(|_| mux.open(now, owner(0)).unwrap()).collect();
+        let reading = Send { netfn: 4, cmd: 0x2d, data: vec![7], ..command(1) };
+        for id in &ids[..10] {
+            mux.send(now, *id, reading.clone()).unwrap();
+        }
+        assert_eq!(serve(&mut mux, now, |_| vec![0, 55, 0xc0]), [(4, 0x2d)]);
+        let soon = now + Duration::from_millis(900);
+        for id in &ids[10..] {
+            mux.send(soon, *id, reading.clone()).unwrap();
+        }
+        assert_eq!(serve(&mut mux, soon, |_| vec![0, 56, 0xc0]), []);
+        for id in ids {
+            assert_eq!(answer(&mut mux, id), [0, 55, 0xc0]);
+        }
+    }
+
+    #[test]
+    fn the_second_program_does_not_get_the_watchdog() {
+        let (mut mux, now) = mux();
+        let (a, b) = (mux.open(now, owner(0)).unwrap(), mux.open(now, owner(0)).unwrap());
+        let set = Send { netfn: 6, cmd: 0x24, data: vec![0x44, 1, 0, 0, 100, 0], ..command(1) };
+        let reset = Send { netfn: 6, cmd: 0x22, ..command(2) };
+        for (id, send, code) in
+            [(a, &set, 0), (b, &set, 0xd5), (b, &reset, 0xd5), (a, &reset, 0), (a, &set, 0)]
+        {
+            mux.send(now, id, send.clone()).unwrap();
+            serve(&mut mux, now, |_| vec![0]);
+            assert_eq!(answer(&mut mux, id), [code]);
+        }
+        mux.close(now, a);
+        assert_eq!(serve(&mut mux, now, |_| vec![0]), [], "the timer runs on");
+        mux.send(now, b, set).unwrap();
+        serve(&mut mux, now, |_| vec![0]);
+        assert_eq!(answer(&mut mux, b), [0]);
+    }
+
+    #[test]
+    fn who_dies_in_the_middle_of_setting_is_ended_for() {
+        let (mut mux, now) = mux();
+        let a = mux.open(now, owner(0)).unwrap();
+        let begin = Send { netfn: 0, cmd: 8, data: vec![0, 1], ..command(1) };
+        mux.send(now, a, begin).unwrap();
+        serve(&mut mux, now, |_| vec![0]);
+        mux.close(now, a);
+        let out = sends(&mut mux);
+        assert_eq!((out[0].netfn, out[0].cmd, &out[0].data[..]), (0, 8, &[0, 0][..]));
+    }
+
+    #[test]
+    fn a_reserved_command_is_the_holders_alone() {
+        let (mut mux, now) = mux();
+        let (a, b) = (mux.open(now, owner(0)).unwrap(), mux.open(now, owner(0)).unwrap());
+        mux.reserve_command(a, 0x30, 1).unwrap();
+        assert_eq!(mux.reserve_command(b, 0x30, 1), Err(Errno::EBUSY));
+        mux.send(now, b, command(1)).unwrap();
+        assert_eq!(answer(&mut mux, b), [0xd4]);
+        // Nor inside a message that comes back to the BMC. 46h passes the driver as 06h.
+        let inner = [0x20, 0x30 << 2, 0x20, 0x81, 0, 1, 0x7e];
+        let mut nested = vec![0];
+        nested.extend(inner);
+        mux.send(now, b, Send { netfn: 0x46, cmd: 0x34, data: nested, ..command(2) }).unwrap();
+        assert_eq!(answer(&mut mux, b), [0xd4]);
+        mux.send(now, a, command(1)).unwrap();
+        serve(&mut mux, now, |_| vec![0]);
+        assert_eq!(answer(&mut mux, a), [0]);
+        mux.close(now, a);
+        mux.send(now, b, command(1)).unwrap();
+        serve(&mut mux, now, |_| vec![0]);
+        assert_eq!(answer(&mut mux, b), [0]);
+    }
+
+    #[test]
+    fn answers_go_to_the_virtual_client_by_number() {
+        let (mut mux, now) = mux();
+        let (a, b, c) = (0..3)
+            .map(|_| mux.open(now, owner(0)).unwrap())
+            .fold((HandleId(0), HandleId(0), HandleId(0)), |(_, b, c), id| (b, c, id));
+        let range = mux.reserve_sequence(a, 4, [9; 16]).unwrap();
+        mux.attach(now, b, &[9; 16]).unwrap();
+        mux.reserve_command(a, 0x30, 1).unwrap();
+        for (from, msgid, to) in
+            [(a, range.first, b), (b, range.first + 3, b), (a, 5, a), (b, 6, b)]
+        {
+            mux.send(now, from, command(msgid)).unwrap();
+            serve(&mut mux, now, |_| vec![0]);
+            let got = inbox(&mut mux, to);
+            assert_eq!((got.len(), got[0].msgid), (1, msgid));
+        }
+        mux.send(now, c, Send { cmd: 2, ..command(range.first) }).unwrap();
+        serve(&mut mux, now, |_| vec![0]);
+        assert_eq!(inbox(&mut mux, c).len(), 1, "a stranger's number is its own affair");
+        mux.close(now, a);
+        mux.send(now, c, command(1)).unwrap();
+        assert_eq!(answer(&mut mux, c), [0xd4], "what is reserved lives with the last member");
+        mux.close(now, b);
+        mux.send(now, c, command(1)).unwrap();
+        serve(&mut mux, now, |_| vec![0]);
+        assert_eq!(answer(&mut mux, c), [0]);
+    }
+
+    #[test]
+    fn flags_and_enables_are_ones_own() {
+        let (mut mux, now) = mux();
+        let (a, b) = (mux.open(now, owner(0)).unwrap(), mux.open(now, owner(0)).unwrap());
+        let app = |cmd, data: &[u8]| Send { netfn: 6, cmd, data: data.to_vec(), ..command(1) };
+        for id in [a, b] {
+            mux.set_gets_events(id, true).unwrap();
+        }
+        mux.handle_event(&reply(&[0; 16]));
+        mux.send(now, a, app(0x30, &[0x02])).unwrap();
+        assert_eq!(answer(&mut mux, a), [0], "its own event is gone");
+        mux.send(now, b, app(0x31, &[])).unwrap();
+        let got = inbox(&mut mux, b);
+        assert_eq!(got[1].data, [0, 0x02], "the other's is not");
+
+        mux.send(now, a, app(0x2e, &[0x08])).unwrap();
+        let asked = serve(&mut mux, now, |out| if out.cmd == 0x2f { vec![0, 1] } else { vec![0] });
+        assert_eq!(asked, [(6, 0x2f), (6, 0x2e)]);
+        answer(&mut mux, a);
+        mux.send(now, b, app(0x2f, &[])).unwrap();
+        assert_eq!(answer(&mut mux, b), [0, 1]);
+        mux.close(now, a);
+        let out = sends(&mut mux);
+        assert_eq!((out[0].cmd, &out[0].data[..]), (0x2e, &[1][..]), "as it was");
+    }
+
+    #[test]
+    fn a_policy_is_kept_before_anything_else() {
+        let (mut mux, now) = mux();
+        let policy = Arc::new(Policy::monitor());
+        mux.set_rules(0, NodeRules { policy, background: false });
+        let a = mux.open(now, owner(0)).unwrap();
+        mux.send(now, a, Send { netfn: 0, cmd: 2, data: vec![0], ..command(1) }).unwrap();
+        assert_eq!(answer(&mut mux, a), [CompletionCode::INSUFFICIENT_PRIVILEGE.0]);
+        assert_eq!(sends(&mut mux), []);
+        assert_eq!(mux.reserve_command(a, 6, 1), Err(Errno::EPERM));
     }
 }

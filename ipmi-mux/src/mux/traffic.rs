@@ -19,6 +19,7 @@ use super::{
 use crate::addr::Kind;
 use crate::command::{self, Effect};
 use crate::devintf::{Message, Send};
+use crate::policy;
 
 /// How often a request is sent again because its reservation was cancelled, before its handle is told.
 const MAX_REPLAYS: u8 = 4;
@@ -42,14 +43,38 @@ impl Mux {
         };
         let (token, asker, class) = (request.token, request.sender, request.class);
         let asker = if let Asker::Handle(to) = request.asker { to } else { asker };
+        let refused = self.refusal(&request);
         self.requests.insert(token, request);
-        if self.scheduler.is_waiting(asker) {
+        if let Some(code) = refused {
+            self.answer_myself(now, token, code);
+        } else if self.scheduler.is_waiting(asker) {
             self.scheduler.push(asker, class, token);
         } else {
             self.settle(now, token, false);
         }
         self.pump(now);
         Ok(())
+    }
+
+    /// With what a message is answered that its sender may not send.
+    fn refusal(&mut self, request: &Request) -> Option<CompletionCode> {
+        let owner = self.handles.get(&request.sender)?.owner;
+        let denied = self.nodes.get(&owner.node).and_then(|n| n.policy.check(&request.send).err());
+        if let Some(denied) = denied {
+            self.stats.denied += 1;
+            self.actions.push_back(Action::Denied(request.sender, owner, denied));
+            return Some(CompletionCode::INSUFFICIENT_PRIVILEGE);
+        }
+        let for_others = |(netfn, cmd): (u8, u8)| {
+            !self.exclusive.allows(request.controller, owner.node, netfn, cmd)
+        };
+        if request.is_direct()
+            && policy::commands_for_bmc(&request.send).into_iter().any(for_others)
+        {
+            self.stats.reserved_refusals += 1;
+            return Some(self.limits.reserved_code);
+        }
+        None
     }
 
     /// Checks a message; returns who gets the answer, and the sender's controller.
@@ -102,7 +127,7 @@ impl Mux {
             sender: id,
             controller,
             class,
-            accepted: now,
+            asked_after: self.dispatched,
             deadline,
             timing,
             source,
@@ -178,20 +203,18 @@ impl Mux {
         let taken = wire.lease.filter(|key| self.leases.take(now, controller, *key));
         self.with_bmc += 1;
         self.stats.to_bmc += 1;
-        let request = self.request_mut(token);
-        request.place = Place::Sent(Box::new(Sent {
+        self.dispatched += 1;
+        let (serial, epoch) = (self.dispatched, self.cache.epoch());
+        self.request_mut(token).place = Place::Sent(Box::new(Sent {
+            serial,
             at: now,
-            epoch: 0,
+            epoch,
             generation: wire.generation,
             real: wire.real,
             read: wire.read,
             leased: taken,
             followers: vec![],
         }));
-        let epoch = self.cache.epoch();
-        if let Place::Sent(sent) = &mut self.request_mut(token).place {
-            sent.epoch = epoch;
-        }
         self.actions.push_back(Action::Send(outgoing));
     }
 
@@ -228,7 +251,7 @@ impl Mux {
         let cancelled = reply.data.first() == Some(&CompletionCode::RESERVATION_CANCELLED.0);
         let again = sent.real.is_some() && cancelled;
         match request.asker {
-            Asker::Job(job) => self.finish_job(now, job, &reply.data, sent.at),
+            Asker::Job(job) => self.finish_job(now, job, &reply.data, sent.serial),
             Asker::Handle(_) if again && request.replays < MAX_REPLAYS => {
                 self.replay(now, request);
             }
@@ -278,7 +301,7 @@ impl Mux {
             && let Some(repository) = self.repositories.get_mut(&key)
         {
             if role == Role::Info && ok {
-                repository.learn(&reply.data[1..], sent.at);
+                repository.learn(&reply.data[1..], (sent.serial, sent.at));
                 generation = Some(repository.generation());
             }
             if changes && ok {
@@ -347,7 +370,7 @@ impl Mux {
             let reply = own_answer(&request, &[CompletionCode::UNSPECIFIED.0]);
             match asker {
                 Asker::Handle(id) => self.answer(id, &request, &reply, Origin::Mux),
-                Asker::Job(job) => self.finish_job(now, job, &reply.data, now),
+                Asker::Job(job) => self.finish_job(now, job, &reply.data, self.dispatched),
                 Asker::Nobody => {}
             }
         }
@@ -423,7 +446,7 @@ impl Mux {
         }
         self.abandon(now, token);
         if let Asker::Job(job) = asker {
-            self.finish_job(now, job, &reply.data, now);
+            self.finish_job(now, job, &reply.data, self.dispatched);
         }
     }
 
@@ -483,7 +506,7 @@ impl Mux {
         self.deadlines.remove(&(request.deadline, token));
         match request.asker {
             Asker::Handle(id) => self.answer(id, &request, reply, origin),
-            Asker::Job(job) => self.finish_job(now, job, &reply.data, now),
+            Asker::Job(job) => self.finish_job(now, job, &reply.data, self.dispatched),
             Asker::Nobody => {}
         }
     }

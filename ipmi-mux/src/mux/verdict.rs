@@ -85,11 +85,13 @@ impl Mux {
                 Role::Reserve if !request.send.data.is_empty() => {
                     return code(CompletionCode::DATA_LENGTH_INVALID);
                 }
-                Role::Reserve if repository.serves(key.kind, request.accepted, now) => {
+                Role::Reserve if repository.serves(key.kind, request.asked_after, now) => {
                     let [low, high] = repository.hand_out(request.controller).to_le_bytes();
                     return myself(&[0, low, high]);
                 }
-                Role::Reserve => return Verdict::Wait(repository.next_step(key, request.accepted)),
+                Role::Reserve => {
+                    return Verdict::Wait(repository.next_step(key, request.asked_after));
+                }
                 Role::Reserved { optional } => {
                     let id = repositories::reservation(&request.send.data);
                     let good = repository.is_good(request.controller, id);
@@ -261,8 +263,9 @@ impl handle::Handle {
 }
 
 impl repositories::Repository {
-    /// What has to be asked before a client that asked at `asked` can have a reservation.
-    fn next_step(&self, key: repositories::Key, asked: Instant) -> Job {
+    /// What has to be asked before a client that asked after the command of serial number `asked` can have a
+    /// reservation.
+    fn next_step(&self, key: repositories::Key, asked: u64) -> Job {
         if self.has_real_since(asked) { Job::Info(key) } else { Job::Reserve(key) }
     }
 }

@@ -1,0 +1,40 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# limit: 60
+# Two virtual clients in processes of their own get their own answers by number while others flood; what their
+# controller reserved is refused to others as long as it lives.
+# shellcheck source=lib.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib.sh
+# shellcheck source=lib-ipmi-mux.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib-ipmi-mux.sh
+
+wait_for 30 "the daemon serves" mux_serves
+trap 'bmc-sim ctl service-time 3 >/dev/null' EXIT
+ipmi-load --node "$NODE" --handles 8 --seconds 60 --echo >/dev/null 2>&1 &
+flood=$!
+busy() { [[ $(counter handles) -ge 8 ]]; }
+wait_for 10 "others flood" busy
+
+# Its two children and itself have Get POH Counter (00/0f) for themselves.
+bmc-sim ctl service-time 30 >/dev/null
+virtual-clients "$NODE" 20 >clients.out 2>&1 &
+clients=$!
+refused() { ipmitool -d 2 raw 0x00 0x0f 2>&1 | grep -q 'rsp=0xd4'; }
+wait_for 10 "their command is refused to others" refused
+bmc-sim ctl service-time 1 >/dev/null
+wait $clients || fail "virtual clients: $(cat clients.out)"
+[[ $(grep -c 'got 20 answers to its own and 20 ' clients.out) == 2 ]] || fail "virtual clients: $(cat clients.out)"
+note "two virtual clients got 20 answers each to their own and to their parent's messages"
+check "the command is free again after its release" ipmitool -d 2 raw 0x00 0x0f
+
+bmc-sim ctl service-time 30 >/dev/null
+virtual-clients "$NODE" 40 >clients.out 2>&1 &
+clients=$!
+wait_for 10 "reserved once more" refused
+kill -9 $clients
+pkill -9 virtual-clients || true
+bmc-sim ctl service-time 1 >/dev/null
+free() { ipmitool -d 2 raw 0x00 0x0f; }
+wait_for 10 "and free after the death of all who had it" free
+kill $flood
+wait $flood 2>/dev/null || true
