@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The audit log: commands that may have changed the BMC's state, with who sent them, in the journal.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::mux::{Audited, HandleId};
+use crate::mux::{Audited, HandleId, Owner};
+use crate::policy::Denied;
 
 /// Vendors' commands are not known to change anything and may come by the hundred a second: of each
 /// handle and command one line is written in this time, with the number of those left out.
 const REPEATED_EVERY: Duration = Duration::from_secs(1);
-/// Handles and commands whose repetitions are counted; with more, counting begins again.
+/// Handles and commands whose repetitions are counted; with more, counting begins again. Also the refusals
+/// that are written, over all handles that are open: who tries all commands does not fill the journal.
 const MAX_REPEATED: usize = 1024;
 
 /// Writes the audit log.
 #[derive(Debug, Default)]
 pub struct Audit {
     repeated: HashMap<(HandleId, u8, u8), (Instant, u64)>,
+    denied: HashSet<(HandleId, Denied)>,
 }
 
 impl Audit {
@@ -27,20 +30,36 @@ impl Audit {
         let repeats = name.is_none() || (netfn, cmd) == (0x06, 0x22);
         let left_out = if repeats { self.repetition(now, audited) } else { Some(0) };
         let Some(left_out) = left_out else { return };
+        let (uid, pid) = (audited.owner.uid, audited.owner.pid);
+        let command = format!("{netfn:02x}/{cmd:02x}");
+        let code = audited.code.map_or("no answer".to_owned(), |code| format!("{code:02x}"));
+        // The message alone is what journalctl shows; the fields are for searching.
         tracing::info!(
             target: "audit",
-            node,
-            uid = audited.owner.uid,
-            pid = audited.owner.pid,
-            handle = audited.handle.0,
-            to = %audited.addr,
-            command = format_args!("{netfn:02x}/{cmd:02x}"),
-            name = name.unwrap_or("vendor's"),
-            data = %Hex(shown_data(netfn, cmd, &audited.data)),
-            code = audited.code.map(|code| format!("{code:02x}")),
-            left_out,
-            "command that changes state"
+            node, uid, pid, command, code, left_out, handle = audited.handle.0,
+            "audit: {command} {} [{}] to {}: {code}; by uid {uid}, pid {pid} on {node}{}",
+            name.unwrap_or("vendor's command"),
+            Hex(shown_data(netfn, cmd, &audited.data)),
+            audited.addr,
+            if left_out > 0 { format!("; {left_out} like it not written") } else { String::new() },
         );
+    }
+
+    /// Writes that a node's policy did not allow a command: once for each handle and command.
+    pub fn denied(&mut self, handle: HandleId, owner: Owner, node: &str, denied: Denied) {
+        if self.denied.len() >= MAX_REPEATED {
+            return;
+        }
+        if self.denied.insert((handle, denied)) {
+            let (uid, pid) = (owner.uid, owner.pid);
+            tracing::warn!(target: "audit", node, uid, pid, "{denied}: uid {uid}, pid {pid} on {node}");
+        }
+    }
+
+    /// A handle was closed.
+    pub fn forget(&mut self, id: HandleId) {
+        self.repeated.retain(|(handle, ..), _| *handle != id);
+        self.denied.retain(|(handle, _)| *handle != id);
     }
 
     /// How many were left out before this one, or that this is one of them.
@@ -89,7 +108,6 @@ impl std::fmt::Display for Hex<'_> {
 mod tests {
     use super::*;
     use crate::addr::Addr;
-    use crate::mux::Owner;
 
     #[test]
     fn repetitions_are_counted_and_not_written() {

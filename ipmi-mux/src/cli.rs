@@ -71,7 +71,7 @@ fn status_table(status: &Status) -> String {
             let command = h.command.as_deref().unwrap_or("-");
             held.row([&h.what, &h.node, &handle, &number(h.uid), &number(h.pid), command]);
         }
-        let _ = write!(out, "{held}\n");
+        let _ = writeln!(out, "{held}");
     }
     let mut counters = Table::new(["COUNTER", "VALUE"]);
     for (name, value) in &status.counters {

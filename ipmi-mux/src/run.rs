@@ -274,6 +274,7 @@ impl Shell {
             Operation::Release(release) => {
                 self.pollers.remove(&HandleId(release.fh));
                 self.mux.close(now, HandleId(release.fh));
+                self.audit.forget(HandleId(release.fh));
                 cuse::reply_empty(unique)
             }
             Operation::Poll(poll) => {
@@ -388,12 +389,15 @@ impl Shell {
                 },
                 Action::SetMaintenanceMode(mode) => self.back.set_maintenance_mode(mode),
                 Action::Audit(audited) => {
-                    let node = self.nodes.get(audited.owner.node);
-                    let path = node.map(|n| n.path().display().to_string()).unwrap_or_default();
-                    self.audit.log(now, &audited, &path);
+                    let node = self.node_path(audited.owner.node);
+                    self.audit.log(now, &audited, &node);
                     Ok(())
                 }
-                Action::Denied(..) => Ok(()),
+                Action::Denied(id, owner, denied) => {
+                    let node = self.node_path(owner.node);
+                    self.audit.denied(id, owner, &node, denied);
+                    Ok(())
+                }
                 Action::Breaker { open } => {
                     log_breaker(open);
                     Ok(())
@@ -438,10 +442,11 @@ impl Shell {
         }
     }
 
+    fn node_path(&self, node: usize) -> String {
+        self.nodes.get(node).map(|n| n.path().display().to_string()).unwrap_or_default()
+    }
+
     fn held(&self) -> Vec<HeldStatus> {
-        let path = |node: usize| {
-            self.nodes.get(node).map(|n| n.path().display().to_string()).unwrap_or_default()
-        };
         let owners: HashMap<HandleId, Owner> =
             self.mux.handles().map(|(id, info)| (id, info.owner)).collect();
         let shown = |Held { holder, what }: Held| {
@@ -455,7 +460,7 @@ impl Shell {
             };
             HeldStatus {
                 what,
-                node: node.map(path).unwrap_or_default(),
+                node: node.map(|node| self.node_path(node)).unwrap_or_default(),
                 handle,
                 uid: owner.map(|o| o.uid),
                 pid: owner.map(|o| o.pid),

@@ -58,7 +58,7 @@ def fuse_requests():
     strace = ["strace", "-f", "-y", "-e", "trace=read", "-s", "8"]
     with ready([*strace, "-o", str(trace), "-p", str(daemon())], "stderr", "attached"):
         for commands in (few, many):
-            load(OURS, "--commands", commands, "--limit", 60)
+            load(OURS, "--commands", commands, "--limit", 60, "--echo")
     passes, seen = [], 0
     for text in re.findall(r'read\(\d+</dev/cuse>, ("(?:[^"\\]|\\.)*")', trace.read_text()):
         # struct fuse_in_header: length, opcode. After FUSE_RELEASE the next client begins.
@@ -75,7 +75,7 @@ def fuse_requests():
             "requests",
             (passes[1] - passes[0]) / (many - few),
             "strace -f -y -e trace=read -p $(pidof ipmi-mux), while: "
-            f"ipmi-load --node {OURS} --commands {many}",
+            f"ipmi-load --node {OURS} --commands {many} --echo",
             at_most=8,
             note=f"from {few} and {many} transactions; opening and closing cancel out",
         )
@@ -95,15 +95,52 @@ def latency():
 
 
 def rate():
-    """Get Device ID per second, 16 handles, BMC at 3 ms"""
+    """Uncacheable commands per second, 16 handles, BMC at 3 ms"""
     bmc("service-time", 3)
 
     def per_second(node):
-        return load(node, "--handles", 16, "--seconds", 3, "--warmup", 1)["rate_per_s"]
+        return load(node, "--handles", 16, "--seconds", 3, "--warmup", 1, "--echo")["rate_per_s"]
 
     ours, peer = medians(interleaved(3, lambda: per_second(OURS), lambda: per_second(PEER)))
-    command = f"taskset -c {CPU} ipmi-load --node {OURS} --handles 16 --seconds 3 --warmup 1"
+    command = f"taskset -c {CPU} ipmi-load --node {OURS} --handles 16 --seconds 3 --warmup 1 --echo"
     return [Row(rate.__doc__, "per s", ours, command, peer, note="3 rounds of 3 s, pinned; more is better")]
+
+
+def uncached():
+    """p50 of a command that is never cached, one handle, BMC at 3 ms"""
+    bmc("service-time", 3)
+
+    def p50(node):
+        return load(node, "--seconds", 3, "--warmup", 5, "--echo")["latency_us"]["p50"] / 1000
+
+    ours, peer = medians(interleaved(5, lambda: p50(OURS), lambda: p50(PEER)))
+    command = f"taskset -c {CPU} ipmi-load --node {OURS} --seconds 3 --warmup 5 --echo"
+    return [Row(uncached.__doc__, "ms", ours, command, peer, 1.35, "5 rounds of 3 s, pinned")]
+
+
+def polite():
+    """p99 of one polite client under 64 that flood, against alone"""
+    bmc("service-time", 3)
+    one = ["--handles", 1, "--commands", 60, "--pause", 0.25, "--echo", "--warmup", 2]
+
+    def p99():
+        return load(OURS, *one)["latency_us"]["p99"] / 1000
+
+    def flooded():
+        argv = ["ipmi-load", "--node", OURS, "--handles", "64", "--seconds", "120", "--echo"]
+        with subprocess.Popen(["taskset", "-c", CPU, *argv], stdout=subprocess.DEVNULL) as flood:
+            try:
+                return p99()
+            finally:
+                flood.terminate()
+
+    ours, peer = medians(interleaved(2, flooded, p99))
+    command = (
+        f"ipmi-load --node {OURS} --handles 64 --seconds 120 --echo & "
+        f"ipmi-load --node {OURS} --commands 60 --pause 0.25 --echo"
+    )
+    note = "2 rounds of 60 commands, 4 a second; all pinned to one virtual CPU"
+    return [Row(polite.__doc__, "ms", ours, command, peer, 3, note)]
 
 
 def sensor_lists():
@@ -165,4 +202,4 @@ if __name__ == "__main__":
         time.sleep(0.1)
     pin(daemon())
     # Memory first: what the other rows leave behind in the daemon is not the handles'.
-    measure(memory, fuse_requests, latency, rate, sensor_lists)
+    measure(memory, fuse_requests, latency, uncached, rate, polite, sensor_lists)

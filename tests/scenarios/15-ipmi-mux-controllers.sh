@@ -39,3 +39,21 @@ note "16 walks of ipmitool and one of FreeIPMI at once: no error, $(bmc-sim ctl 
 
 walks 16 0 /dev/ipmi0
 note "the same on the kernel's node: $(cancelled) of 17 met cancelled reservations, $((17 - $(find walks -name '*.ok' | wc -l))) failed"
+
+# The records change in the middle of a walk: who has read a part is told (C5), begins again, and all is well.
+void=$(counter reservations_void)
+bmc-sim ctl change-sdr --after 30 >/dev/null
+ipmitool -v -d 1 sdr list >changed.out 2>changed.err || fail "a walk fails when records change: $(tail -n 3 changed.err)"
+note "records changed in mid-walk: $(($(counter reservations_void) - void)) C5, $(wc -l <changed.out) lines"
+
+ulimit -n 4096
+coproc LISTEN { ipmi-controllers --node "$NODE" --handles 300 --reads 2 --events 5 --limit 60 2>controllers.err; }
+listening=
+until [[ $listening == listening ]]; do
+    read -r -t 60 listening <&"${LISTEN[0]}" || fail "300 handles do not get as far as listening: $(cat controllers.err)"
+done
+note "300 handles at once each read twice with a reservation of their own"
+bmc-sim ctl events 5 >/dev/null
+read -r -t 60 report <&"${LISTEN[0]}" || fail "300 handles do not get 5 events each: $(cat controllers.err)"
+jq -e '.handles == 300 and .wrong_reads == 0 and .wrong_events == 0' <<<"$report" >/dev/null || fail "300 handles: $report"
+note "and got each of 5 events once: $report"

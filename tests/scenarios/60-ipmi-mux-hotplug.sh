@@ -14,7 +14,7 @@ old=$(stat -c '%t:%T' "$NODE")
 stopped() { [[ $(systemctl show -P ActiveState ipmi-mux) == inactive && ! -e $NODE ]]; }
 for load in idle busy; do
     if [[ $load == busy ]]; then
-        ipmi-load --node "$NODE" --handles 20 --seconds 60 --limit 15 >/dev/null 2>&1 &
+        ipmi-load --node "$NODE" --handles 20 --seconds 60 --echo --limit 15 >/dev/null 2>&1 &
         pid=$!
         busy() { [[ $(counter handles) -ge 20 ]]; }
         wait_for 20 "20 handles are busy" busy

@@ -8,7 +8,7 @@ STATUS=/tmp/mux-status.json
 mux_is_active() { systemctl is-active --quiet ipmi-mux; }
 
 # The daemon serves and the BMC answers through it.
-mux_serves() { mux_is_active && ipmi-load --node "$NODE" --commands 1 --limit 5; }
+mux_serves() { mux_is_active && ipmi-load --node "$NODE" --commands 1 --echo --limit 5; }
 
 mux_pid() { systemctl show -P MainPID ipmi-mux; }
 

@@ -31,6 +31,9 @@ pub struct Args {
     /// Commands of each handle that are not counted, before those that are
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub warmup: u64,
+    /// Pause of so long after each round of commands, one of each handle
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "seconds")]
+    pub pause: Option<Duration>,
     /// Longest wait for an answer
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     pub limit: Duration,

@@ -11,7 +11,7 @@ mod handles;
 mod tally;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -72,7 +72,17 @@ fn load(args: &Args, handles: &mut Handles, mut tally: Tally) -> anyhow::Result<
         Some(seconds) => Until::Time(Instant::now() + seconds),
         None => Until::Commands(args.commands.unwrap_or(DEFAULT_COMMANDS)),
     };
-    let elapsed = handles.work(&command, until, args.limit, &mut tally)?;
+    let elapsed = match args.pause {
+        None => handles.work(&command, until, args.limit, &mut tally)?,
+        Some(pause) => {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..args.commands.unwrap_or(DEFAULT_COMMANDS) {
+                elapsed += handles.work(&command, Until::Commands(1), args.limit, &mut tally)?;
+                std::thread::sleep(pause);
+            }
+            elapsed
+        }
+    };
     handles.look_for_more(&mut tally);
     let good = tally.all_right() && tally.opened > 0;
     let report = tally.report(elapsed, &handles.completed());

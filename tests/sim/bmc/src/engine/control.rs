@@ -44,6 +44,8 @@ impl Engine {
             }
             Command::ServiceTime(time) => {
                 self.service_time = time;
+                // A controller that was as good as hung comes back with what it had begun.
+                self.done = self.done.map(|done| done.min(now + time));
                 json!({"service_time_ms": millis(time)})
             }
             Command::Fault(fault) => {
