@@ -24,7 +24,8 @@ walks() { # COUNT DEVICE-NUMBER FREEIPMI-DEVICE
             touch walks/free.ok) &
     wait
 }
-cancelled() { grep -liE 'reservation|cancel|c5' walks/*.err walks/*.out 2>/dev/null | wc -l; }
+# Answers of the BMC that a reservation was cancelled, since the counts were cleared.
+cancelled() { bmc-sim ctl stats | jq '.codes.c5 // 0'; }
 
 ipmitool -v -d 1 sdr list >alone.out 2>alone.err || fail "one walk alone fails: $(cat alone.err)"
 bmc-sim ctl stats --clear >/dev/null
@@ -35,10 +36,8 @@ for at in $(seq 16); do
     [[ $(wc -l <"walks/$at.err") == "$(wc -l <alone.err)" ]] ||
         fail "walk $at complains of what one alone does not: $(diff "walks/$at.err" alone.err)"
 done
-note "16 walks of ipmitool and one of FreeIPMI at once: no error, $(bmc-sim ctl stats | jq .total) commands at the BMC"
-
-walks 16 0 /dev/ipmi0
-note "the same on the kernel's node: $(cancelled) of 17 met cancelled reservations, $((17 - $(find walks -name '*.ok' | wc -l))) failed"
+note "16 walks of ipmitool and one of FreeIPMI at once: no error, $(cancelled) cancelled reservations, $(bmc-sim ctl stats | jq .total) commands at the BMC"
+[[ $(cancelled) == 0 ]] || fail "the BMC cancelled $(cancelled) reservations under the mux"
 
 # The records change in the middle of a walk: who has read a part is told (C5), begins again, and all is well.
 void=$(counter reservations_void)

@@ -213,8 +213,9 @@ pub struct Mux {
     cache: Cache,
     sequences: Sequences,
     breaker: Breaker,
-    /// Requests with the BMC.
+    /// Requests with the BMC, and those of them that nobody waits for.
     with_bmc: usize,
+    abandoned: usize,
     /// Requests handed to the BMC so far.
     dispatched: u64,
     /// When the BMC answered last.
@@ -256,6 +257,7 @@ impl Mux {
             sequences: Sequences::default(),
             breaker: Breaker::default(),
             with_bmc: 0,
+            abandoned: 0,
             dispatched: 0,
             last_answer: None,
             receivers: Receivers::default(),
@@ -657,13 +659,11 @@ impl Mux {
     /// Counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let sent = self.requests.values().filter(|r| matches!(r.place, Place::Sent(_)));
-        let abandoned = sent.filter(|r| r.asker == Asker::Nobody).count();
         Stats {
             handles: self.handles.len(),
             queued: self.requests.len() - self.with_bmc,
-            in_flight: self.with_bmc - abandoned,
-            abandoned,
+            in_flight: self.with_bmc - self.abandoned,
+            abandoned: self.abandoned,
             event_listeners: self.event_listeners,
             cached: self.cache.len(),
             reservations: self.repositories.reservations(),

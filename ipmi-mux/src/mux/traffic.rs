@@ -227,6 +227,7 @@ impl Mux {
         let place = std::mem::replace(&mut request.place, Place::Waiting);
         let Place::Sent(sent) = place else { unreachable!("looked at above") };
         self.with_bmc -= 1;
+        self.abandoned -= usize::from(request.asker == Asker::Nobody);
         if let Some((key, _)) = &sent.read {
             self.cache.unshare(key, token);
         }
@@ -482,6 +483,8 @@ impl Mux {
         let (before, asker) = (request.deadline, request.asker);
         request.asker = Asker::Nobody;
         request.deadline = now + abandoned_for;
+        self.abandoned += 1;
+        let request = self.request_mut(token);
         let Place::Sent(sent) = &request.place else { unreachable!("only what was sent") };
         let began = sent.at;
         let read = sent.read.clone();

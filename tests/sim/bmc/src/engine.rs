@@ -227,6 +227,7 @@ impl Engine {
         }
         let mut handled = self.bmc.handle(now, &request);
         if let Some(response) = handled.response.take() {
+            self.journal.count_code(response.ccode);
             self.reply(now, peer, seq, hit, handled.delay, response);
         }
         self.carry_out(now, Some((peer.0, &request)), handled);

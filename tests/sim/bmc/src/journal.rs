@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use ipmi::{Command, Request};
+use ipmi::{Command, CompletionCode, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -64,6 +64,7 @@ pub struct Journal {
     entries: VecDeque<Entry>,
     dropped: u64,
     counts: BTreeMap<Command, u64>,
+    codes: BTreeMap<u8, u64>,
     total: u64,
 }
 
@@ -72,6 +73,11 @@ impl Journal {
     pub fn count(&mut self, command: Command) {
         *self.counts.entry(command).or_default() += 1;
         self.total += 1;
+    }
+
+    /// A request was answered with this completion code.
+    pub fn count_code(&mut self, code: CompletionCode) {
+        *self.codes.entry(code.0).or_default() += 1;
     }
 
     /// Something changed.
@@ -83,7 +89,7 @@ impl Journal {
         self.entries.push_back(entry);
     }
 
-    /// Counts by command.
+    /// Counts by command and by completion code.
     pub fn stats(&self) -> Value {
         let commands: serde_json::Map<_, _> = self
             .counts
@@ -92,7 +98,9 @@ impl Journal {
                 (command.to_string(), json!({"count": count, "name": command.name()}))
             })
             .collect();
-        json!({"total": self.total, "commands": commands})
+        let codes: serde_json::Map<_, _> =
+            self.codes.iter().map(|(code, count)| (hex(&[*code]), json!(count))).collect();
+        json!({"total": self.total, "commands": commands, "codes": codes})
     }
 
     /// The newest entries, oldest of them first.
@@ -105,6 +113,7 @@ impl Journal {
     /// Forgets the counts.
     pub fn clear_stats(&mut self) {
         self.counts.clear();
+        self.codes.clear();
         self.total = 0;
     }
 
@@ -139,6 +148,7 @@ mod tests {
         let mut journal = Journal::default();
         let request = Request::new(NetFn::APP, 0x2e, [0x0f]);
         journal.count(request.command());
+        journal.count_code(CompletionCode::RESERVATION_CANCELLED);
         let now = Duration::from_millis(1500);
         journal.push(Entry::new(now, Some((4, &request)), vec!["enables".into()]));
         assert_eq!(
@@ -149,6 +159,7 @@ mod tests {
             })
         );
         assert_eq!(journal.stats()["commands"]["06/2e"]["count"], 1);
+        assert_eq!(journal.stats()["codes"], json!({"c5": 1}));
         journal.clear_stats();
         assert_eq!(journal.stats()["total"], 0);
     }
