@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/etc/midplane/ipmi-mux.toml`: what it may say, its defaults, and what is checked beyond its shape.
 
+mod policies;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use daemon_kit::config::{self, ConfigError, HumanDuration, Loaded, Mode, Spanned};
+use ipmi::CompletionCode;
 use serde::Deserialize;
+
+use crate::policy::Policy;
+use policies::{Policies, RawPolicy};
 
 /// Where the configuration is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/midplane/ipmi-mux.toml";
@@ -25,6 +33,8 @@ const MAX_NAME: usize = 64;
 pub struct Raw {
     #[serde(default)]
     bmc: RawBmc,
+    #[serde(default)]
+    policies: BTreeMap<String, Spanned<RawPolicy>>,
     #[serde(default = "default_nodes")]
     nodes: Spanned<Vec<RawNode>>,
     metrics_listen: Option<SocketAddr>,
@@ -39,6 +49,7 @@ struct RawBmc {
     deadline: Option<Spanned<HumanDuration>>,
     long_deadline: Option<Spanned<HumanDuration>>,
     sensor_age: Option<Spanned<HumanDuration>>,
+    reserved_code: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,11 +59,35 @@ struct RawNode {
     owner: Option<Spanned<String>>,
     group: Option<Spanned<String>>,
     mode: Option<Mode>,
+    policy: Option<Spanned<String>>,
+    #[serde(default)]
+    class: Class,
+    #[serde(default)]
+    reserve: Vec<Spanned<String>>,
 }
 
 fn default_nodes() -> Spanned<Vec<RawNode>> {
-    let name = Spanned::new(0..0, "ipmi/1..8".to_owned());
-    Spanned::new(0..0, vec![RawNode { name, owner: None, group: None, mode: None }])
+    let node = RawNode {
+        name: Spanned::new(0..0, "ipmi/1..8".to_owned()),
+        owner: None,
+        group: None,
+        mode: None,
+        policy: None,
+        class: Class::Normal,
+        reserve: vec![],
+    };
+    Spanned::new(0..0, vec![node])
+}
+
+/// Whose requests go first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// In turn with the others of this class.
+    #[default]
+    Normal,
+    /// Behind those of the other class.
+    Background,
 }
 
 /// Where the BMC is.
@@ -87,6 +122,13 @@ pub struct NodeSpec {
     pub group: String,
     /// Permission bits.
     pub mode: Mode,
+    /// What its handles may send.
+    pub policy: Arc<Policy>,
+    /// Whether its requests go behind those of others.
+    pub class: Class,
+    /// Commands that only its handles may send: network function (even, up to 0x3e) and command.
+    /// No two nodes have the same.
+    pub reserve: Vec<(u8, u8)>,
 }
 
 /// The configuration, checked.
@@ -100,6 +142,8 @@ pub struct Config {
     pub long_deadline: Duration,
     /// How old a sensor's reading may be when another client gets it too, at most [`MAX_SENSOR_AGE`].
     pub sensor_age: Duration,
+    /// How a command is answered that is reserved for others.
+    pub reserved_code: CompletionCode,
     /// The nodes in order; 1 to [`MAX_NODES`].
     pub nodes: Vec<NodeSpec>,
     /// Where Prometheus may ask over TCP.
@@ -142,6 +186,7 @@ impl Config {
             deadline,
             long_deadline: long,
             sensor_age: sensor_age(&loaded)?,
+            reserved_code: reserved_code(&loaded)?,
             nodes: nodes(&loaded)?,
             metrics_listen: raw.metrics_listen,
             runtime_dir: raw.runtime_dir.clone().unwrap_or_else(|| DEFAULT_RUNTIME_DIR.into()),
@@ -183,6 +228,23 @@ fn sensor_age(loaded: &Loaded<Raw>) -> Result<Duration, ConfigError> {
     Err(loaded.error_at(given.span(), message, "choose one up to 1s, or 0s to ask each time"))
 }
 
+fn reserved_code(loaded: &Loaded<Raw>) -> Result<CompletionCode, ConfigError> {
+    let Some(given) = &loaded.value.bmc.reserved_code else {
+        return Ok(CompletionCode::INSUFFICIENT_PRIVILEGE);
+    };
+    let text = given.get_ref();
+    let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match u8::from_str_radix(text, 16) {
+        // 00 would be success.
+        Ok(code @ 1..) if digits => Ok(CompletionCode(code)),
+        _ => {
+            let message = format!("`{text}` is no completion code of an error");
+            let remedy = "write two hexadecimal digits, such as d4, c0 or c1";
+            Err(loaded.error_at(given.span(), message, remedy))
+        }
+    }
+}
+
 fn bmc_address(loaded: &Loaded<Raw>) -> Result<BmcAddress, ConfigError> {
     let RawBmc { device, vm, .. } = &loaded.value.bmc;
     match (device, vm) {
@@ -214,11 +276,13 @@ fn parse_vm(text: &str) -> Option<BmcAddress> {
 
 fn nodes(loaded: &Loaded<Raw>) -> Result<Vec<NodeSpec>, ConfigError> {
     let list = &loaded.value.nodes;
+    let policies = Policies::read(loaded)?;
     let mut specs: Vec<NodeSpec> = vec![];
     for raw in list.get_ref() {
         let span = raw.name.span();
         let owner = account(loaded, raw.owner.as_ref(), "root")?;
         let group = account(loaded, raw.group.as_ref(), "midplane")?;
+        let policy = policies.of_node(raw.policy.as_ref())?;
         let fail = |message: String, remedy| loaded.error_at(span.clone(), message, remedy);
         let names = expand(raw.name.get_ref()).map_err(|why| {
             let remedy = "write a name below /dev such as ipmi/1, or a range such as ipmi/1..8";
@@ -237,6 +301,9 @@ fn nodes(loaded: &Loaded<Raw>) -> Result<Vec<NodeSpec>, ConfigError> {
                 owner: owner.clone(),
                 group: group.clone(),
                 mode: raw.mode.unwrap_or(const { Mode::new(0o660) }),
+                policy: Arc::clone(&policy),
+                class: raw.class,
+                reserve: policies::reserved(loaded, &raw.reserve, &specs)?,
             });
         }
     }
@@ -349,6 +416,7 @@ mod tests {
             ("[bmc]\ndeadline = \"1ms\"", ":2:12: 1ms is no useful deadline"),
             ("[bmc]\ndeadline = \"2m\"", "`long_deadline` is shorter than `deadline`"),
             ("[bmc]\ndeadline = 5", ":2:12:"),
+            ("[bmc]\nreserved_code = \"00\"", ":2:17: `00` is no completion code of an error"),
             ("[bmc]\nsensor_age = \"2s\"", ":2:14: a reading 2s old is not one of now"),
             ("[[nodes]]\nname = \"ipmi/1..9999\"", "more than 1024 nodes"),
         ] {

@@ -5,7 +5,7 @@
 //!
 //! * formats: [`addr`] and [`devintf`], the kernel's ioctl interface as bytes, [`extension`], what we add
 //!   to it; [`command`], what each IPMI command does; [`config`], the file;
-//! * core: [`mux`], which owns every decision and touches nothing;
+//! * core: [`mux`], which owns every decision and touches nothing; [`policy`], which commands a node allows;
 //! * shell: [`front`] makes the nodes, [`back`] reaches the BMC, [`hotplug`] hears of its removal,
 //!   [`control`] answers questions, [`audit`] writes down who changed what, and [`run`] is the one loop that joins them.
 //!

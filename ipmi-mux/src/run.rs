@@ -21,7 +21,7 @@ use crate::audit::Audit;
 use crate::back::devintf::{DeviceId, Devintf};
 use crate::back::vm::Vm;
 use crate::back::{self, Back, BackEvent};
-use crate::config::{BmcAddress, Config};
+use crate::config::{self, BmcAddress, Config, NodeSpec};
 use crate::control::{
     self, BmcStatus, Client, HeldStatus, NodeStatus, Question, SharedStats, Status,
 };
@@ -30,7 +30,8 @@ use crate::extension::Sequence;
 use crate::front::{self, Node, NodeEvent};
 use crate::hotplug::{Removal, Uevents};
 use crate::mux::{
-    Action, AttachToken, Channels, HandleId, Held, Holder, Limits, Mux, Owner, Range,
+    Action, AttachToken, Channels, HandleId, Held, Holder, Limits, MAX_RESERVED, Mux, NodeRules,
+    Owner, Range,
 };
 
 /// Requests of the kernel waiting for the main loop, at most; more wait in the kernel.
@@ -92,10 +93,18 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
         window: back.window(),
         abandoned_for: back.abandoned_for(),
         sensor_age: config.sensor_age,
-        reserved_code: ipmi::CompletionCode::INSUFFICIENT_PRIVILEGE,
+        reserved_code: config.reserved_code,
     };
     let reachable = matches!(back, Back::Devintf(_));
-    let mux = Mux::new(limits, channels, defaults);
+    let mut mux = Mux::new(limits, channels, defaults);
+    for (index, node) in nodes.iter().enumerate() {
+        let NodeSpec { policy, class, reserve, .. } = &node.spec;
+        let background = *class == config::Class::Background;
+        mux.set_rules(index, NodeRules { policy: Arc::clone(policy), background });
+        mux.reserve_for_node(index, reserve).map_err(|_| {
+            anyhow::anyhow!("more than {MAX_RESERVED} commands are reserved in `nodes`")
+        })?;
+    }
     let mut shell =
         Shell { mux, back, nodes, pollers: HashMap::new(), reachable, audit: Audit::default() };
     let watchdog = Watchdog::from_env();

@@ -38,7 +38,7 @@ ipmievd -I open -d 1 open daemon=0 nodaemon >reader 2>&1 &
 wait_for 60 "one listens" grep -q 'Waiting for events' reader
 coproc DEAF { ipmi-controllers --node "$NODE" --handles 20 --reads 0 --events 100000 --limit 200; }
 read -r -t 60 _ <&"${DEAF[0]}" || fail "nobody is deaf"
-pkill -STOP ipmi-controllers
+pkill -STOP ipmi-control
 kib=$(resident)
 for _ in $(seq 20); do
     bmc-sim ctl events 500 >/dev/null
@@ -48,7 +48,7 @@ for _ in $(seq 20); do
 done
 note "$(counter events) events, $(counter events_dropped) dropped for those who do not read; memory $kib KiB before and $(resident) after"
 (($(resident) < kib + 8192)) || fail "the daemon grew from $kib KiB to $(resident)"
-pkill -9 ipmi-controllers
+pkill -9 ipmi-control
 
 # A BMC that resets under load.
 ipmi-load --node "$NODE" --handles 8 --seconds 12 --echo --json --limit 20 >load.json 2>&1 &

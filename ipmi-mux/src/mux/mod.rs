@@ -359,17 +359,23 @@ impl Mux {
     /// `EPERM` where the node's policy does not let its handles reserve, or not this command, `EBUSY`
     /// where somebody else has it, `ENOSPC` with [`MAX_RESERVED`] reserved.
     pub fn reserve_command(&mut self, id: HandleId, netfn: u8, cmd: u8) -> Result<(), Errno> {
+        self.may_take(id)?;
         let handle = self.handle(id)?;
         let (node, holder) = (handle.owner.node, Holder::Handle(handle.controller));
-        if let Some(rules) = self.nodes.get(&node)
-            && !(rules.policy.may_reserve() && rules.policy.lists_command(netfn, cmd))
-        {
+        if self.nodes.get(&node).is_some_and(|n| !n.policy.lists_command(netfn, cmd)) {
             return Err(Errno::EPERM);
         }
         self.exclusive.reserve(holder, netfn, cmd).map_err(|why| match why {
             Unavailable::Busy { .. } => Errno::EBUSY,
             Unavailable::Full => Errno::ENOSPC,
         })
+    }
+
+    /// Whether a handle may take for itself what others could use.
+    fn may_take(&mut self, id: HandleId) -> Result<(), Errno> {
+        let node = self.handle(id)?.owner.node;
+        let may = self.nodes.get(&node).is_none_or(|n| n.policy.may_reserve());
+        if may { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// Gives a command back.
@@ -557,9 +563,10 @@ impl Mux {
     /// the booking back with [`Mux::unregister`] where that refuses.
     ///
     /// # Errors
-    /// `EBUSY` where another handle has one of them, `ENOMEM` with [`MAX_RECEIVERS`] bookings.
+    /// `EBUSY` where another handle has one of them, `ENOMEM` with [`MAX_RECEIVERS`] bookings, `EPERM` where
+    /// the node's policy lets its handles take nothing for themselves.
     pub fn register(&mut self, id: HandleId, spec: CommandSpec) -> Result<(), Errno> {
-        self.handle(id)?;
+        self.may_take(id)?;
         self.receivers.add(id, spec)
     }
 
@@ -595,9 +602,10 @@ impl Mux {
     /// automatic when the last such handle sets it otherwise or closes.
     ///
     /// # Errors
-    /// `EINVAL` for a mode that is none.
+    /// `EINVAL` for a mode that is none, `EPERM` where the node's policy lets its handles take nothing for
+    /// themselves.
     pub fn set_maintenance_mode(&mut self, id: HandleId, mode: i32) -> Result<(), Errno> {
-        self.handle(id)?;
+        self.may_take(id)?;
         let set = match mode {
             IPMI_MAINTENANCE_MODE_ON => {
                 self.maintenance.insert(id);

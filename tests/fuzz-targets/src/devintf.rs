@@ -6,6 +6,7 @@
 
 use ipmi_mux::addr::Addr;
 use ipmi_mux::devintf::{Call, Delivery, Message, Receive, Shape, Step, decode};
+use ipmi_mux::extension;
 use kernel_abi::cuse::{self, FUSE_IOCTL_COMPAT, IoctlIn, IoctlIovec, Operation};
 use kernel_abi::ipmi_devintf::{
     IPMI_ADDR_LEN, IPMI_MAX_MSG_LENGTH, IpmiReqSettime, IpmiTimingParms, ioctl,
@@ -37,7 +38,7 @@ const MAX_HOSTILE_REQUESTS: usize = 8;
 const MAX_FETCH: u64 = (size_of::<IpmiReqSettime>() + IPMI_ADDR_LEN + IPMI_MAX_MSG_LENGTH) as u64;
 
 /// The ioctls by index; any other index means a number in the next four bytes.
-pub const COMMANDS: [u32; 25] = [
+pub const COMMANDS: [u32; 30] = [
     ioctl::SEND_COMMAND,
     ioctl::SEND_COMMAND_SETTIME,
     ioctl::RECEIVE_MSG,
@@ -63,6 +64,11 @@ pub const COMMANDS: [u32; 25] = [
     ioctl::GET_TIMING_PARMS,
     ioctl::SET_MAINTENANCE_MODE,
     ioctl::GET_MAINTENANCE_MODE,
+    extension::ioctl::RESERVE_COMMAND,
+    extension::ioctl::RELEASE_COMMAND,
+    extension::ioctl::RESERVE_SEQUENCE,
+    extension::ioctl::RELEASE_SEQUENCE,
+    extension::ioctl::ATTACH,
 ];
 
 /// Decodes requests and ioctls of any content.
@@ -259,6 +265,11 @@ impl End {
                 Call::GetTiming => "get timing",
                 Call::SetMaintenanceMode(_) => "set maintenance",
                 Call::GetMaintenanceMode => "get maintenance",
+                Call::ReserveCommand(..) => "reserve command",
+                Call::ReleaseCommand(..) => "release command",
+                Call::ReserveSequence(_) => "reserve sequence",
+                Call::ReleaseSequence(_) => "release sequence",
+                Call::Attach(_) => "attach",
             },
         }
     }
@@ -345,6 +356,7 @@ fn check_answer(call: &Call, room: u32) {
         }
         Call::GetTiming => size_of::<IpmiTimingParms>(),
         Call::GetMaintenanceMode => size_of::<i32>(),
+        Call::ReserveSequence(_) | Call::Attach(_) => size_of::<extension::Sequence>(),
         _ => return,
     };
     assert_eq!(len, room as usize, "{call:?}");

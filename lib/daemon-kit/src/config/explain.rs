@@ -42,7 +42,8 @@ fn suggest(name: &str, valid: &[&str], what: &str) -> String {
 
 /// The nearest of `valid`, if it is near enough to be what was meant: one slip, and one more for
 /// every four characters.
-fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
     let length = name.chars().count();
     valid
         .iter()

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+pub use explain::nearest;
 pub use toml::Spanned;
 pub use units::{HumanDuration, Mode};
 

@@ -311,8 +311,16 @@ pub fn send_message(bmc: &mut Bmc, now: Duration, data: &[u8]) -> Answer {
         bmc.messaging.responses.push_back(SeenResponse { at: now, message });
         return Ok(vec![]);
     }
-    let response = bmc.satellite.handle(now, &message);
-    bmc.note(format!("bridged {:02x}/{:02x}", message.netfn.get(), message.cmd));
+    let (response, changed) = bmc.satellite.handle(now, &message);
+    let command = ipmi::Command::new(message.netfn, message.cmd);
+    bmc.note(format!("bridged {command}"));
+    if changed {
+        let name = command.name().unwrap_or("OEM command");
+        bmc.note(match name.starts_with("Reserve") {
+            true => format!("satellite: {name}, a new reservation"),
+            false => format!("satellite: {name}"),
+        });
+    }
     if tracked || message.from_lun == Lun::SMS {
         bmc.messaging.send_to_software(now + BUS_TIME, &message.respond(response));
     }

@@ -394,6 +394,22 @@ fn the_second_controller_has_its_own_sensors_and_errors() {
 }
 
 #[test]
+fn the_journal_tells_what_changed_at_the_second_controller() {
+    let mut host = Host::new();
+    let mut notes = |cmd, netfn, data: &[u8]| {
+        let bytes = [&[0], &ipmb::encode(&to_satellite(cmd, netfn, data))[..]].concat();
+        host.bmc.handle(host.now, &Request::new(NetFn::APP, 0x34, bytes)).notes
+    };
+    assert_eq!(notes(0x01, NetFn::APP, &[]), ["bridged 06/01"]);
+    assert_eq!(notes(0x02, NetFn::APP, &[]), ["bridged 06/02", "satellite: Cold Reset"]);
+    assert_eq!(notes(0x26, NetFn::SENSOR_EVENT, &[1]), ["bridged 04/26"]);
+    let set = notes(0x26, NetFn::SENSOR_EVENT, &[1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(set[1], "satellite: Set Sensor Thresholds");
+    let reserve = notes(0x22, NetFn::SENSOR_EVENT, &[]);
+    assert!(reserve[1].ends_with("reservation"));
+}
+
+#[test]
 fn system_software_is_asked_and_its_answer_is_kept() {
     let mut host = Host::new();
     let now = host.now;
