@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::reserve::CommandCode;
 
 /// One BMC as many independent, ipmitool-compatible controllers.
 #[derive(Debug, Parser)]
@@ -32,11 +35,27 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
+    /// Move the kernel's node away for `take_over` (what the systemd unit runs before `serve`)
+    #[command(hide = true)]
+    TakeOver {
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Move the kernel's nodes back (what the systemd unit runs after `serve`)
+    #[command(hide = true)]
+    PutBack,
     /// Show the BMC, the nodes and the counters
     Status {
         /// How to ask.
         #[command(flatten)]
         ask: AskArgs,
+    },
+    /// Run a program that has commands of the BMC for itself, on a node of its own
+    Reserve {
+        /// What and for whom.
+        #[command(flatten)]
+        reserve: ReserveArgs,
     },
     /// Show who has which node open and what they do
     Clients {
@@ -44,6 +63,20 @@ pub enum Command {
         #[command(flatten)]
         ask: AskArgs,
     },
+}
+
+/// What to reserve and for whom.
+#[derive(Debug, Args)]
+pub struct ReserveArgs {
+    /// Commands with commas between them: NN/CC in hexadecimal, or their standard names
+    #[arg(value_name = "COMMAND", required = true, num_args = 1, value_delimiter = ',')]
+    pub commands: Vec<CommandCode>,
+    /// Control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = "/run/midplane/ipmi-mux/control.sock")]
+    pub socket: PathBuf,
+    /// Program to run with its arguments; in these each {} becomes the number of the node
+    #[arg(value_name = "PROGRAM", required = true, last = true)]
+    pub program: Vec<OsString>,
 }
 
 /// Which configuration.

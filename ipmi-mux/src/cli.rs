@@ -46,7 +46,11 @@ fn status_table(status: &Status) -> String {
     let mut out = format!("ipmi-mux {}, up {}\n", status.version, age(status.uptime_s));
     let bmc = &status.bmc;
     let state = if bmc.reachable { "reachable" } else { "not reachable" };
-    let _ = write!(out, "BMC {}: {state}", bmc.address);
+    let _ = write!(out, "BMC {}", bmc.address);
+    if let Some(hardware) = &bmc.hardware_node {
+        let _ = write!(out, ", taken over from {hardware}");
+    }
+    let _ = write!(out, ": {state}");
     if let (Some(firmware), Some(ipmi)) = (&bmc.firmware, &bmc.ipmi_version) {
         let _ = write!(out, ", firmware {firmware}, IPMI {ipmi}");
     }
@@ -128,7 +132,8 @@ pub fn describe(config: &Config) -> String {
         (Some(only), _) => format!("/dev/{}", only.name),
         (None, _) => "no node".to_owned(),
     };
-    format!("configuration is valid: BMC {} as {names}\n", config.bmc)
+    let taken_over = if config.take_over.is_some() { ", its name taken over," } else { "" };
+    format!("configuration is valid: BMC {}{taken_over} as {names}\n", config.bmc)
 }
 
 #[cfg(test)]

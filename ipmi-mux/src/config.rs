@@ -14,6 +14,7 @@ use ipmi::CompletionCode;
 use serde::Deserialize;
 
 use crate::policy::Policy;
+use crate::takeover;
 use policies::{Policies, RawPolicy};
 
 /// Where the configuration is looked for when none is named.
@@ -26,6 +27,10 @@ pub const MAX_NODES: usize = 1024;
 pub const MAX_SENSOR_AGE: Duration = Duration::from_secs(1);
 /// Longest node name, bytes.
 const MAX_NAME: usize = 64;
+/// Who owns a node that does not say.
+const DEFAULT_OWNER: &str = "root";
+const DEFAULT_GROUP: &str = "midplane";
+const DEFAULT_MODE: Mode = Mode::new(0o660);
 
 /// The file as written.
 #[derive(Debug, Deserialize)]
@@ -46,6 +51,7 @@ pub struct Raw {
 struct RawBmc {
     device: Option<Spanned<PathBuf>>,
     vm: Option<Spanned<String>>,
+    take_over: Option<Spanned<bool>>,
     deadline: Option<Spanned<HumanDuration>>,
     long_deadline: Option<Spanned<HumanDuration>>,
     sensor_age: Option<Spanned<HumanDuration>>,
@@ -136,6 +142,8 @@ pub struct NodeSpec {
 pub struct Config {
     /// Where the BMC is.
     pub bmc: BmcAddress,
+    /// Number N of the kernel's node `/dev/ipmiN` whose name is taken over.
+    pub take_over: Option<u32>,
     /// From a send to its answer.
     pub deadline: Duration,
     /// The same for commands that take long.
@@ -181,16 +189,25 @@ impl Config {
                 "make it at least as long",
             ));
         }
+        let bmc = bmc_address(&loaded)?;
+        let take_over = take_over(&loaded, &bmc)?;
         Ok(Self {
-            bmc: bmc_address(&loaded)?,
+            bmc,
+            take_over,
             deadline,
             long_deadline: long,
             sensor_age: sensor_age(&loaded)?,
             reserved_code: reserved_code(&loaded)?,
-            nodes: nodes(&loaded)?,
+            nodes: nodes(&loaded, take_over)?,
             metrics_listen: raw.metrics_listen,
             runtime_dir: raw.runtime_dir.clone().unwrap_or_else(|| DEFAULT_RUNTIME_DIR.into()),
         })
+    }
+
+    /// Where the kernel's node is while its name is taken over.
+    #[must_use]
+    pub fn hardware(&self) -> Option<PathBuf> {
+        self.take_over.map(takeover::hardware_path)
     }
 
     /// The socket of the control interface.
@@ -274,14 +291,35 @@ fn parse_vm(text: &str) -> Option<BmcAddress> {
     }
 }
 
-fn nodes(loaded: &Loaded<Raw>) -> Result<Vec<NodeSpec>, ConfigError> {
+/// The number of the kernel's node where its name is to be taken over.
+fn take_over(loaded: &Loaded<Raw>, bmc: &BmcAddress) -> Result<Option<u32>, ConfigError> {
+    let Some(given) = loaded.value.bmc.take_over.as_ref().filter(|t| *t.get_ref()) else {
+        return Ok(None);
+    };
+    let number = match bmc {
+        BmcAddress::Device(path) => kernel_number(path),
+        _ => None,
+    };
+    number.map(Some).ok_or_else(|| {
+        let message = format!("{bmc} has no name of the kernel's to take over");
+        loaded.error_at(given.span(), message, "it goes with a `device` such as /dev/ipmi0 only")
+    })
+}
+
+/// N of `/dev/ipmiN`, as the kernel writes it.
+fn kernel_number(path: &Path) -> Option<u32> {
+    let number = path.to_str()?.strip_prefix("/dev/ipmi")?.parse().ok()?;
+    (path == Path::new(&format!("/dev/ipmi{number}"))).then_some(number)
+}
+
+fn nodes(loaded: &Loaded<Raw>, take_over: Option<u32>) -> Result<Vec<NodeSpec>, ConfigError> {
     let list = &loaded.value.nodes;
     let policies = Policies::read(loaded)?;
     let mut specs: Vec<NodeSpec> = vec![];
     for raw in list.get_ref() {
         let span = raw.name.span();
-        let owner = account(loaded, raw.owner.as_ref(), "root")?;
-        let group = account(loaded, raw.group.as_ref(), "midplane")?;
+        let owner = account(loaded, raw.owner.as_ref(), DEFAULT_OWNER)?;
+        let group = account(loaded, raw.group.as_ref(), DEFAULT_GROUP)?;
         let policy = policies.of_node(raw.policy.as_ref())?;
         let fail = |message: String, remedy| loaded.error_at(span.clone(), message, remedy);
         let names = expand(raw.name.get_ref()).map_err(|why| {
@@ -300,12 +338,29 @@ fn nodes(loaded: &Loaded<Raw>) -> Result<Vec<NodeSpec>, ConfigError> {
                 name,
                 owner: owner.clone(),
                 group: group.clone(),
-                mode: raw.mode.unwrap_or(const { Mode::new(0o660) }),
+                mode: raw.mode.unwrap_or(DEFAULT_MODE),
                 policy: Arc::clone(&policy),
                 class: raw.class,
                 reserve: policies::reserved(loaded, &raw.reserve, &specs)?,
             });
         }
+    }
+    let taken_over = take_over.map(|number| format!("ipmi{number}"));
+    if let Some(name) = taken_over.filter(|name| !specs.iter().any(|s| s.name == *name)) {
+        if specs.len() == MAX_NODES {
+            let message = format!("more than {MAX_NODES} nodes, with the one that is taken over");
+            return Err(loaded.error_at(list.span(), message, "remove one of them"));
+        }
+        let (owner, group) = (DEFAULT_OWNER.to_owned(), DEFAULT_GROUP.to_owned());
+        specs.push(NodeSpec {
+            name,
+            owner,
+            group,
+            mode: DEFAULT_MODE,
+            policy: Arc::new(Policy::full()),
+            class: Class::Normal,
+            reserve: vec![],
+        });
     }
     if specs.is_empty() {
         return Err(loaded.error_at(
@@ -403,6 +458,24 @@ mod tests {
     }
 
     #[test]
+    fn take_over_serves_the_kernels_name_too() {
+        let config = parse("[bmc]\ntake_over = true").unwrap();
+        assert_eq!((config.take_over, config.nodes.len()), (Some(0), 9));
+        let last = &config.nodes[8];
+        assert_eq!(
+            (&last.name[..], &last.group[..], last.mode.bits()),
+            ("ipmi0", "midplane", 0o660)
+        );
+        let text = "[bmc]\ndevice = \"/dev/ipmi12\"\ntake_over = true\n\
+            [[nodes]]\nname = \"ipmi12\"\nmode = \"0600\"";
+        let config = parse(text).unwrap();
+        assert_eq!((config.take_over, config.nodes.len()), (Some(12), 1));
+        assert_eq!(config.nodes[0].mode, Mode::new(0o600));
+        assert_eq!(config.hardware(), Some("/dev/ipmi-hw/12".into()));
+        assert_eq!(parse("[bmc]\ntake_over = false").unwrap().take_over, None);
+    }
+
+    #[test]
     fn mistakes_name_file_line_and_remedy() {
         for (text, wanted) in [
             ("[bmc]\ndevise = \"/dev/ipmi0\"", "ipmi-mux.toml:2:1: unknown key `devise`"),
@@ -419,6 +492,10 @@ mod tests {
             ("[bmc]\nreserved_code = \"00\"", ":2:17: `00` is no completion code of an error"),
             ("[bmc]\nsensor_age = \"2s\"", ":2:14: a reading 2s old is not one of now"),
             ("[[nodes]]\nname = \"ipmi/1..9999\"", "more than 1024 nodes"),
+            ("[bmc]\ndevice = \"/dev/ipmi/1\"\ntake_over = true", ":3:13: /dev/ipmi/1 has no name"),
+            ("[bmc]\ndevice = \"/dev/ipmi01\"\ntake_over = true", ":3:13: /dev/ipmi01 has no name"),
+            ("[bmc]\nvm = \"tcp:h:1\"\ntake_over = true", ":3:13: tcp:h:1 has no name"),
+            ("[bmc]\ntake_over = true\n[[nodes]]\nname = \"a1..1024\"", "with the one that is"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(wanted), "{text:?} gives {error:?}");

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use daemon_kit::control::ApiError;
+use daemon_kit::control::{ApiError, Connection, Lines, Peer};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::mux::Stats;
+use crate::reserve::{self, ReserveRequest};
 
 /// Questions waiting for the main loop, at most.
 pub const MAX_QUESTIONS: usize = 16;
@@ -27,6 +28,8 @@ pub enum Question {
     Status(oneshot::Sender<Status>),
     /// `GET /v1/clients`.
     Clients(oneshot::Sender<Vec<Client>>),
+    /// `POST /v1/reserve`.
+    Reserve(reserve::Ask),
 }
 
 /// The state of the daemon.
@@ -51,6 +54,8 @@ pub struct Status {
 pub struct BmcStatus {
     /// How it is reached.
     pub address: String,
+    /// Path of the hardware's node while the kernel's name is taken over.
+    pub hardware_node: Option<String>,
     /// Whether it can be reached; a BMC behind the kernel's node can while the node is there.
     pub reachable: bool,
     /// Firmware revision, such as `1.20`, where it told.
@@ -137,6 +142,7 @@ pub fn router(questions: mpsc::Sender<Question>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
+        .route("/v1/reserve", post(reserve))
         .with_state(questions)
 }
 
@@ -150,12 +156,27 @@ async fn clients(State(questions): Questions) -> Result<Json<Vec<Client>>, ApiEr
     ask(&questions, Question::Clients).await.map(Json)
 }
 
+async fn reserve(
+    State(questions): Questions,
+    peer: Peer,
+    connection: Connection,
+    Json(request): Json<ReserveRequest>,
+) -> Result<Lines, ApiError> {
+    let (answer, answered) = oneshot::channel();
+    let ask = reserve::Ask::new(&request, peer, connection, answer)?;
+    questions.send(Question::Reserve(ask)).await.map_err(|_| stopping())?;
+    answered.await.map_err(|_| stopping())?
+}
+
+fn stopping() -> ApiError {
+    ApiError::busy("ipmi-mux is stopping")
+}
+
 async fn ask<T>(
     questions: &mpsc::Sender<Question>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
 ) -> Result<T, ApiError> {
     let (answer, answered) = oneshot::channel();
-    let stopping = || ApiError::busy("ipmi-mux is stopping");
     questions.send(question(answer)).await.map_err(|_| stopping())?;
     answered.await.map_err(|_| stopping())
 }

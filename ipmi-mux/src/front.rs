@@ -17,7 +17,7 @@ use kernel_abi::async_fd::watch_readable;
 use kernel_abi::cuse::{self, FUSE_MIN_READ_BUFFER, InitError, Operation};
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
-use nix::unistd::{Group, User};
+use nix::unistd::{Group, Uid, User};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -147,10 +147,7 @@ fn read_one(session: &AsyncFd<OwnedFd>) -> Result<Vec<u8>, Errno> {
 /// [`FrontError`]; nodes made so far vanish with what is dropped.
 pub async fn create(specs: &[NodeSpec], runtime_dir: &Path) -> Result<Vec<Node>, FrontError> {
     for spec in specs {
-        if device_path(&spec.name).exists() || class_dir(&spec.name).exists() {
-            return Err(FrontError::NameTaken { name: spec.name.clone() });
-        }
-        write_udev_properties(spec, runtime_dir)?;
+        prepare(spec, runtime_dir)?;
     }
     let remembered = remembered_major(runtime_dir);
     let mut nodes: Vec<Node> = Vec::with_capacity(specs.len());
@@ -174,6 +171,40 @@ pub async fn create(specs: &[NodeSpec], runtime_dir: &Path) -> Result<Vec<Node>,
         wait_for(node).await?;
     }
     Ok(nodes)
+}
+
+/// Makes one more node, under these numbers, and waits until it is there with owner and mode. When the
+/// future is dropped, so is the node.
+///
+/// # Errors
+/// [`FrontError`].
+pub async fn create_one(
+    spec: &NodeSpec,
+    runtime_dir: &Path,
+    (major, minor): (u32, u32),
+) -> Result<Node, FrontError> {
+    prepare(spec, runtime_dir)?;
+    let node = open_node(spec, major, minor).await?;
+    wait_for(&node).await?;
+    Ok(node)
+}
+
+/// Whether a name is no longer free.
+#[must_use]
+pub fn is_taken(name: &str) -> bool {
+    device_path(name).exists() || class_dir(name).exists()
+}
+
+/// Removes what udev's rule was told of a node that goes.
+pub fn forget(name: &str, runtime_dir: &Path) {
+    let _ = std::fs::remove_file(runtime_dir.join("nodes").join(name));
+}
+
+fn prepare(spec: &NodeSpec, runtime_dir: &Path) -> Result<(), FrontError> {
+    if is_taken(&spec.name) {
+        return Err(FrontError::NameTaken { name: spec.name.clone() });
+    }
+    write_udev_properties(spec, runtime_dir)
 }
 
 /// The first request of a session names the node; when the answer is written the node exists.
@@ -242,7 +273,11 @@ async fn wait_for(node: &Node) -> Result<(), FrontError> {
 
 /// Sees to owner and mode where udev's rule did not, as when our rules are not installed.
 fn claim(spec: &NodeSpec, path: &Path, found: &std::fs::Metadata) {
-    let uid = User::from_name(&spec.owner).ok().flatten().map(|u| u.uid);
+    // Of a reservation the owner is a number, which need not have a name.
+    let uid = match spec.owner.parse() {
+        Ok(uid) => Some(Uid::from_raw(uid)),
+        Err(_) => User::from_name(&spec.owner).ok().flatten().map(|u| u.uid),
+    };
     let gid = Group::from_name(&spec.group).ok().flatten().map(|g| g.gid);
     let (Some(uid), Some(gid)) = (uid, gid) else {
         tracing::warn!(

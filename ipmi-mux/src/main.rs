@@ -10,7 +10,8 @@ use clap::Parser;
 use daemon_kit::{exit, logging};
 use ipmi_mux::args::{Cli, Command};
 use ipmi_mux::config::Config;
-use ipmi_mux::{cli, run};
+use ipmi_mux::reserve::verb;
+use ipmi_mux::{cli, run, takeover};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -37,6 +38,17 @@ async fn act(cli: &Cli) -> anyhow::Result<ExitCode> {
             });
         }
         Command::Check { config } => cli::describe(&Config::load(config.config.as_deref())?),
+        Command::TakeOver { config } => {
+            if let Some(number) = Config::load(config.config.as_deref())?.take_over {
+                takeover::take_over(number)?;
+            }
+            String::new()
+        }
+        Command::PutBack => {
+            takeover::put_back()?;
+            String::new()
+        }
+        Command::Reserve { reserve } => return Ok(verb::run(reserve).await?.into()),
         Command::Status { ask } => cli::status(ask).await?,
         Command::Clients { ask } => cli::clients(ask).await?,
     };

@@ -2,7 +2,8 @@
 //! The daemon: starts everything, then runs the one loop that tells the core what happened and carries
 //! out what it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ use crate::mux::{
     Action, AttachToken, Channels, HandleId, Held, Holder, Limits, MAX_RESERVED, Mux, NodeRules,
     Owner, Range,
 };
+use crate::reserve::{self, Reservations};
+use crate::takeover;
 
 /// Requests of the kernel waiting for the main loop, at most; more wait in the kernel.
 const MAX_NODE_EVENTS: usize = 256;
@@ -59,6 +62,9 @@ pub enum End {
 /// What keeps it from starting, with the remedy.
 pub async fn serve(config: Config) -> anyhow::Result<End> {
     let started = Instant::now();
+    if let Some(number) = config.take_over {
+        takeover::check_taken_over(number)?;
+    }
     let mut signals = Signals::new().context("cannot handle signals")?;
     let uevents = Uevents::new().context("cannot listen to the kernel's uevents")?;
     std::fs::create_dir_all(&config.runtime_dir)
@@ -80,6 +86,7 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
     for (index, node) in nodes.iter().enumerate() {
         tokio::spawn(node.reader(index, node_events.clone()));
     }
+    let (reservation_events, mut from_reservations) = mpsc::channel(reserve::MAX_EVENTS);
     let (stop_control, control_stops) = oneshot::channel::<()>();
     let control = tokio::spawn(server.run(async { drop(control_stops.await) }));
     if let Some(server) = metrics_server {
@@ -105,12 +112,20 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
             anyhow::anyhow!("more than {MAX_RESERVED} commands are reserved in `nodes`")
         })?;
     }
-    let mut shell =
-        Shell { mux, back, nodes, pollers: HashMap::new(), reachable, audit: Audit::default() };
+    let mut shell = Shell {
+        mux,
+        back,
+        nodes: nodes.into_iter().enumerate().collect(),
+        pollers: HashMap::new(),
+        reservations: Reservations::new(reservation_events),
+        node_events,
+        reachable,
+        audit: Audit::default(),
+    };
     let watchdog = Watchdog::from_env();
     let mut tick = interval(watchdog.as_ref().map_or(TICK, Watchdog::interval));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let device_name = device_name(&config.bmc);
+    let device_name = device_name(&config);
 
     tracing::info!(bmc = %config.bmc, nodes = shell.nodes.len(), "serving");
     notify::ready(&format!("{} on {} nodes", config.bmc, shell.nodes.len()));
@@ -122,13 +137,18 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
                 Signal::Reload => tracing::info!("the configuration is read at the start only"),
             },
             heard = removal(&uevents, device_name.as_deref()) => {
-                if heard == Removal::Certain || shell.back.is_gone() { break removed(&config.bmc) }
+                if heard == Removal::Certain || shell.back.is_gone() { break removed(&config) }
             }
             _ = tick.tick() => if let Some(watchdog) = &watchdog { watchdog.kick() },
             Some(event) = from_back.recv() => {
-                if let Some(end) = shell.on_back(Instant::now(), event, &config.bmc) { break end }
+                if let Some(end) = shell.on_back(Instant::now(), event, &config) { break end }
             }
-            Some(event) = from_nodes.recv() => shell.on_node(Instant::now(), event),
+            Some(event) = from_nodes.recv() => {
+                shell.on_node(Instant::now(), event, &config.runtime_dir);
+            }
+            Some(event) = from_reservations.recv() => {
+                shell.on_reservation(Instant::now(), event, &config.runtime_dir);
+            }
             Some(question) = from_control.recv() => {
                 let facts = Facts { config: &config, started, device_id: device_id.as_deref() };
                 shell.on_question(question, &facts);
@@ -155,8 +175,12 @@ async fn until(at: Option<Instant>) {
 }
 
 /// Name of the BMC's node as uevents have it, such as `ipmi0`; none for a simulator.
-fn device_name(bmc: &BmcAddress) -> Option<String> {
-    let BmcAddress::Device(path) = bmc else { return None };
+fn device_name(config: &Config) -> Option<String> {
+    let BmcAddress::Device(path) = &config.bmc else { return None };
+    if let Some(number) = config.take_over {
+        // Nothing under /dev has the hardware's number and its name.
+        return Some(format!("ipmi{number}"));
+    }
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
     Some(path.strip_prefix("/dev").unwrap_or(&path).to_string_lossy().into_owned())
 }
@@ -172,8 +196,14 @@ async fn removal(uevents: &Uevents, name: Option<&str>) -> Removal {
     }
 }
 
-fn removed(bmc: &BmcAddress) -> End {
-    End::Removed { back_again: matches!(bmc, BmcAddress::Device(path) if path.exists()) }
+fn removed(config: &Config) -> End {
+    let back_again = match (&config.bmc, config.take_over) {
+        // Under its name is our own node.
+        (_, Some(number)) => takeover::is_present(number),
+        (BmcAddress::Device(path), None) => path.exists(),
+        _ => false,
+    };
+    End::Removed { back_again }
 }
 
 struct Opened {
@@ -186,7 +216,7 @@ struct Opened {
 async fn open_back(config: &Config, events: back::Events) -> anyhow::Result<Opened> {
     match &config.bmc {
         BmcAddress::Device(path) => {
-            let devintf = Devintf::open(path)?;
+            let devintf = Devintf::open(&config.hardware().unwrap_or_else(|| path.clone()))?;
             let (device_id, channels) = devintf.probe().await;
             if device_id.is_none() {
                 tracing::warn!(device = %path.display(), "the BMC does not answer; serving all the same");
@@ -221,15 +251,19 @@ struct Facts<'a> {
 struct Shell {
     mux: Mux,
     back: Back,
-    nodes: Vec<Node>,
+    /// By [`Owner::node`]: the configured ones first, then those of reservations.
+    nodes: BTreeMap<usize, Node>,
     /// Node and kernel handle of whoever polls a handle.
     pollers: HashMap<HandleId, (usize, u64)>,
+    reservations: Reservations,
+    node_events: mpsc::Sender<NodeEvent>,
     reachable: bool,
     audit: Audit,
 }
 
 impl Shell {
-    fn on_back(&mut self, now: Instant, event: BackEvent, bmc: &BmcAddress) -> Option<End> {
+    fn on_back(&mut self, now: Instant, event: BackEvent, config: &Config) -> Option<End> {
+        let bmc = &config.bmc;
         match event {
             BackEvent::Reply(token, reply) => self.mux.handle_reply(now, token, reply),
             BackEvent::Event(event) => self.mux.handle_event(&event),
@@ -248,21 +282,47 @@ impl Shell {
             }
             BackEvent::Gone(reason) => {
                 tracing::warn!(%bmc, reason, "the BMC's device is gone");
-                return Some(removed(bmc));
+                return Some(removed(config));
             }
         }
         None
     }
 
-    fn on_node(&mut self, now: Instant, event: NodeEvent) {
-        let (node, bytes) = match event {
-            NodeEvent::Request(node, bytes) => (node, bytes),
-            NodeEvent::Gone(node, errno) => {
-                let node = &self.nodes[node].spec.name;
+    fn on_reservation(&mut self, now: Instant, event: reserve::Event, runtime_dir: &Path) {
+        match event {
+            reserve::Event::Made(index, made) => {
+                match self.reservations.made(index, made, &self.node_events) {
+                    Some(node) => drop(self.nodes.insert(index, node)),
+                    None => self.end_reservation(now, index, runtime_dir),
+                }
+            }
+            reserve::Event::Ended(index) => self.end_reservation(now, index, runtime_dir),
+        }
+    }
+
+    /// Before the node goes, so that whoever sees it gone finds the commands free.
+    fn end_reservation(&mut self, now: Instant, index: usize, runtime_dir: &Path) {
+        self.reservations.end(now, index, &mut self.mux, runtime_dir);
+        self.pollers.retain(|_, (node, _)| *node != index);
+        self.nodes.remove(&index);
+    }
+
+    fn on_node(&mut self, now: Instant, event: NodeEvent, runtime_dir: &Path) {
+        let (index, bytes) = match event {
+            NodeEvent::Request(index, bytes) => (index, bytes),
+            NodeEvent::Gone(index, errno) => {
+                let node = self.nodes.get(&index).map(|node| node.spec.name.as_str());
                 tracing::error!(node, %errno, "the node was taken from us; restart to have it back");
+                if self.reservations.has(index) {
+                    self.end_reservation(now, index, runtime_dir);
+                }
                 return;
             }
         };
+        // What a node asked before it went needs no answer.
+        if !self.nodes.contains_key(&index) {
+            return;
+        }
         let request = match cuse::decode(&bytes) {
             Ok(request) => request,
             Err(error) => {
@@ -274,7 +334,8 @@ impl Shell {
         let reply = match request.operation {
             Operation::Open(_) => {
                 let header = request.header;
-                let owner = Owner { node, uid: header.uid, gid: header.gid, pid: header.pid };
+                let owner =
+                    Owner { node: index, uid: header.uid, gid: header.gid, pid: header.pid };
                 match self.mux.open(now, owner) {
                     Ok(HandleId(fh)) => cuse::reply_open(unique, fh),
                     Err(errno) => cuse::reply_error(unique, errno),
@@ -289,7 +350,7 @@ impl Shell {
             Operation::Poll(poll) => {
                 let id = HandleId(poll.fh);
                 if poll.flags & FUSE_POLL_SCHEDULE_NOTIFY != 0 {
-                    self.pollers.insert(id, (node, poll.kh));
+                    self.pollers.insert(id, (index, poll.kh));
                 }
                 cuse::reply_poll(unique, if self.mux.is_readable(id) { READABLE } else { 0 })
             }
@@ -300,7 +361,7 @@ impl Shell {
             Operation::Other | Operation::Init(_) => cuse::reply_error(unique, Errno::EINVAL),
         };
         // Before the actions: an answer must not wake a poller who is not told of its poll yet.
-        self.nodes[node].reply(&reply);
+        self.nodes[&index].reply(&reply);
     }
 
     fn on_ioctl(&mut self, now: Instant, unique: u64, ioctl: &IoctlIn, data: &[u8]) -> cuse::Reply {
@@ -381,8 +442,11 @@ impl Shell {
                     Ok(())
                 }
                 Action::Wake(id) => {
-                    if let Some((node, kh)) = self.pollers.remove(&id) {
-                        self.nodes[node].reply(&cuse::notify_poll(kh));
+                    let poller = self.pollers.remove(&id);
+                    if let Some((node, kh)) =
+                        poller.and_then(|(at, kh)| Some((self.nodes.get(&at)?, kh)))
+                    {
+                        node.reply(&cuse::notify_poll(kh));
                     }
                     Ok(())
                 }
@@ -418,32 +482,38 @@ impl Shell {
         }
     }
 
-    fn on_question(&self, question: Question, facts: &Facts<'_>) {
+    fn on_question(&mut self, question: Question, facts: &Facts<'_>) {
         // An asker that went away in the meantime is no error.
         match question {
             Question::Status(answer) => drop(answer.send(self.status(facts))),
             Question::Clients(answer) => drop(answer.send(self.clients())),
+            Question::Reserve(ask) => {
+                let major = self.nodes.values().next().map_or(0, |node| node.numbers.0);
+                let Self { mux, nodes, reservations, .. } = self;
+                reservations.ask(ask, mux, nodes, major, &facts.config.runtime_dir);
+            }
         }
     }
 
     fn status(&self, facts: &Facts<'_>) -> Status {
-        let mut handles = vec![0; self.nodes.len()];
+        let mut handles: BTreeMap<usize, usize> = BTreeMap::new();
         for (_, info) in self.mux.handles() {
-            handles[info.owner.node] += 1;
+            *handles.entry(info.owner.node).or_default() += 1;
         }
-        let nodes = self.nodes.iter().zip(handles);
         let counters = serde_json::to_value(self.mux.stats()).ok();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: facts.started.elapsed().as_secs(),
             bmc: bmc_status(facts, self.reachable),
-            nodes: nodes
-                .map(|(node, handles)| NodeStatus {
+            nodes: self
+                .nodes
+                .iter()
+                .map(|(index, node)| NodeStatus {
                     path: node.path().display().to_string(),
                     device: format!("{}:{}", node.numbers.0, node.numbers.1),
                     group: node.spec.group.clone(),
                     mode: node.spec.mode.to_string(),
-                    handles,
+                    handles: handles.get(index).copied().unwrap_or(0),
                 })
                 .collect(),
             held: self.held(),
@@ -452,7 +522,7 @@ impl Shell {
     }
 
     fn node_path(&self, node: usize) -> String {
-        self.nodes.get(node).map(|n| n.path().display().to_string()).unwrap_or_default()
+        self.nodes.get(&node).map(|n| n.path().display().to_string()).unwrap_or_default()
     }
 
     fn held(&self) -> Vec<HeldStatus> {
@@ -483,7 +553,7 @@ impl Shell {
         let client = |(HandleId(handle), info): (HandleId, crate::mux::Info)| Client {
             handle,
             controller: info.controller.0,
-            node: self.nodes[info.owner.node].path().display().to_string(),
+            node: self.node_path(info.owner.node),
             uid: info.owner.uid,
             pid: info.owner.pid,
             command: process_name(info.owner.pid),
@@ -507,10 +577,10 @@ fn bmc_status(facts: &Facts<'_>, reachable: bool) -> BmcStatus {
     let id = facts.device_id.filter(|id| id.len() >= 9);
     // They pass beside us only where the kernel's driver is what we use.
     let behind_driver = matches!(facts.config.bmc, BmcAddress::Device(_));
-    let in_use =
-        |module: &&str| behind_driver && std::path::Path::new("/sys/module").join(module).exists();
+    let in_use = |module: &&str| behind_driver && Path::new("/sys/module").join(module).exists();
     BmcStatus {
         address: facts.config.bmc.to_string(),
+        hardware_node: facts.config.hardware().map(|path| path.display().to_string()),
         reachable,
         firmware: id.map(|id| format!("{}.{:02x}", id[2] & 0x7f, id[3])),
         ipmi_version: id.map(|id| format!("{}.{}", id[4] & 0x0f, id[4] >> 4)),

@@ -12,7 +12,9 @@ use daemon_kit::metrics::Metrics;
 use ipmi_mux::args::Cli;
 use ipmi_mux::config::{self, Raw};
 use ipmi_mux::control::{BmcStatus, Client, HeldStatus, NodeStatus, SharedStats, Status};
-use ipmi_mux::mux::{EVENT_BACKLOG, MAX_HANDLES, MAX_MESSAGES, MAX_RECEIVERS, Stats};
+use ipmi_mux::mux::{EVENT_BACKLOG, MAX_HANDLES, MAX_MESSAGES, MAX_RECEIVERS, MAX_RESERVED, Stats};
+use ipmi_mux::reserve::verb::NODE_VARIABLE;
+use ipmi_mux::reserve::{Granted, ReserveRequest};
 use serde::Serialize;
 
 const PROGRAM: &str = include_str!("../../man/ipmi-mux.8");
@@ -113,7 +115,7 @@ fn every_option_and_command_is_described() {
         assert!(described.iter().any(|(words, _)| words[0] == name), "{name} is not described");
         let usage = synopsis.split("\n.Cm ").find(|usage| usage.lines().next() == Some(name));
         let shown = options(usage.unwrap_or_else(|| panic!("{name} is not in the synopsis")));
-        for arg in command.get_arguments() {
+        for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
             let short = arg.get_short().map(|c| format!("-{c}"));
             let long = arg.get_long().map(|l| format!("--{l}"));
             let is_shown = short.iter().chain(&long).any(|option| shown.contains(option));
@@ -142,7 +144,9 @@ fn no_page_names_an_option_or_command_that_does_not_exist() {
             }
             let verb = words.next().unwrap_or("");
             assert!(cli.find_subcommand(verb).is_some(), "{page}: there is no `ipmi-mux {verb}`");
-            for option in words.filter(|word| word.starts_with('-')) {
+            // What follows -- is another program's.
+            let own = words.take_while(|word| *word != "--");
+            for option in own.filter(|word| word.starts_with('-')) {
                 assert!(real.contains(option), "{page}: there is no {option}: {command}");
             }
         }
@@ -219,7 +223,7 @@ fn the_defaults_told_are_those_of_the_shipped_file() {
         // What is commented out is an example.
         assert!(told || commented.is_some(), "{key}: the default is {value}");
     }
-    assert_eq!(seen, 23, "keys in the shipped file");
+    assert_eq!(seen, 24, "keys in the shipped file");
 }
 
 #[test]
@@ -291,6 +295,7 @@ fn members(value: impl Serialize) -> Vec<String> {
 fn every_member_of_the_answers_is_described() {
     let bmc = BmcStatus {
         address: String::new(),
+        hardware_node: None,
         reachable: true,
         firmware: None,
         ipmi_version: None,
@@ -341,6 +346,13 @@ fn every_member_of_the_answers_is_described() {
     let of_status = [members(status), members(bmc), members(node), members(held)].concat();
     let interface = section(PROGRAM, ".Sh CONTROL INTERFACE");
     let (status, clients) = interface.split_once(".It Ic GET /v1/clients").unwrap();
+    let (clients, reserve) = clients.split_once(".It Ic POST /v1/reserve").unwrap();
+    let request = ReserveRequest { commands: vec![] };
+    let granted = Granted { node: String::new(), number: 0 };
+    for name in [members(request), members(granted)].concat() {
+        let described = arguments(reserve, "Cm");
+        assert!(described.contains(&name.as_str()), "{name} of a reservation is not described");
+    }
     let described = arguments(status, "Cm");
     for name in of_status {
         assert!(described.contains(&name.as_str()), "{name} of the status is not described");
@@ -359,12 +371,14 @@ fn limits_and_surroundings_are_those_of_the_code() {
         (EVENT_BACKLOG, "events"),
         (MAX_RECEIVERS, "bookings"),
         (config::MAX_NODES, "nodes"),
+        (MAX_RESERVED, "commands"),
     ] {
         assert!(limits.contains(&format!("\n.It {number} {what}\n")), "{number} {what}");
     }
     assert!(FILE.contains(&format!("{} nodes at most", config::MAX_NODES)));
     let variables = arguments(section(PROGRAM, ".Sh ENVIRONMENT"), "Ev");
     assert!(variables.contains(&daemon_kit::logging::FILTER_VARIABLE));
+    assert!(variables.contains(&NODE_VARIABLE));
     let status = section(PROGRAM, ".Sh EXIT STATUS");
     use daemon_kit::exit;
     for code in [exit::OK, exit::FAILED, exit::USAGE, exit::BUSY] {

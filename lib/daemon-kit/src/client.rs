@@ -161,7 +161,25 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn get_lines(&self, path: &str) -> Result<Lines, ClientError> {
-        let answer = self.within_limit(self.send(Method::GET, path, Bytes::new())).await?;
+        self.lines(Method::GET, path, Bytes::new()).await
+    }
+
+    /// `POST` of a JSON body, with a stream of lines as the answer. What it asks for may be held as long
+    /// as the stream is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_lines<B: Serialize>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<Lines, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|err| self.nonsense(err))?;
+        self.lines(Method::POST, path, body.into()).await
+    }
+
+    async fn lines(&self, method: Method, path: &str, body: Bytes) -> Result<Lines, ClientError> {
+        let answer = self.within_limit(self.send(method, path, body)).await?;
         Ok(Lines { client: self.clone(), answer, buffer: Vec::new(), searched: 0 })
     }
 

@@ -10,6 +10,7 @@
 
 mod error;
 mod peer;
+mod stream;
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -32,6 +33,7 @@ use tokio::time::{sleep, timeout};
 pub use error::ApiError;
 pub(crate) use error::ErrorBody;
 pub use peer::{CHANGE_GROUP, Connection, Peer, Policy, READ_GROUP, Role};
+pub use stream::{LineSender, Lines, NotSent, lines};
 
 use crate::http;
 

@@ -5,7 +5,6 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Mutex;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -45,6 +44,7 @@ impl Fixture {
             .route("/v1/lines", get(|| async { "{\"a\":1}\n\n{\"a\":2}\n" }))
             .route("/v1/torn", get(|| async { "{\"a\":1}\n{\"a\"" }))
             .route("/v1/hold", get(hold))
+            .route("/v1/ends", post(ends))
             .with_state(held.clone());
         let policy = Policy::with_groups(&[], CHANGERS, READERS, move |_| Ok(groups.to_vec()));
         let server = ControlServer::bind(&dir.path().join("x.sock"), router, policy).await.unwrap();
@@ -74,32 +74,26 @@ impl Fixture {
 type Held = Arc<Mutex<Option<oneshot::Receiver<u64>>>>;
 
 /// Answers with a line and then keeps the stream open.
-async fn hold(State(held): State<Held>, connection: Connection) -> Body {
+async fn hold(State(held): State<Held>, connection: Connection) -> Lines {
     let (ended, receiver) = oneshot::channel();
     *held.lock().unwrap() = Some(receiver);
+    let (sender, answer) = lines(1);
+    sender.send(&"held").unwrap();
     tokio::spawn(async move {
         connection.closed().await;
+        drop(sender);
         let _ = ended.send(connection.id());
     });
-    Body::new(Endless(Some(Bytes::from_static(b"held\n"))))
+    answer
 }
 
-/// One chunk, then nothing and no end.
-struct Endless(Option<Bytes>);
-
-impl hyper::body::Body for Endless {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
-        match self.0.take() {
-            Some(chunk) => std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(chunk)))),
-            None => std::task::Poll::Pending,
-        }
-    }
+/// Answers with two lines of its own and the body, and ends.
+async fn ends(Json(value): Json<Value>) -> Lines {
+    let (sender, answer) = lines(2);
+    sender.send(&1).unwrap();
+    sender.send(&value).unwrap();
+    assert_eq!(sender.send(&3), Err(NotSent), "only so many wait");
+    answer
 }
 
 fn refusal(err: ClientError) -> (u16, String, Option<String>) {
@@ -215,7 +209,7 @@ async fn places_are_bounded_and_given_back() {
     let mut streams = Vec::new();
     for _ in 0..READER_CONNECTIONS {
         let mut lines = fixture.client().get_lines("/v1/hold").await.unwrap();
-        assert_eq!(lines.next().await.unwrap().as_deref(), Some("held"));
+        assert_eq!(lines.next().await.unwrap().as_deref(), Some("\"held\""));
         streams.push(lines);
     }
     let err = fixture.client().get_json::<Value>("/v1/status").await.unwrap_err();
@@ -244,11 +238,20 @@ fn those_who_may_do_less_do_not_take_the_places_of_others() {
 async fn the_end_of_a_connection_is_told() {
     let fixture = Fixture::new(&[READERS]).await;
     let mut lines = fixture.client().get_lines("/v1/hold").await.unwrap();
-    assert_eq!(lines.next().await.unwrap().as_deref(), Some("held"));
+    assert_eq!(lines.next().await.unwrap().as_deref(), Some("\"held\""));
     let mut ended = fixture.held.lock().unwrap().take().unwrap();
     assert!(ended.try_recv().is_err(), "it is still open");
     drop(lines);
     assert_eq!(timeout(PATIENCE, ended).await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_of_lines_ends_with_its_sender() {
+    let fixture = Fixture::new(&[CHANGERS]).await;
+    let mut lines = fixture.client().post_lines("/v1/ends", &json!({"a": "\n"})).await.unwrap();
+    for expected in [Some("1"), Some("{\"a\":\"\\n\"}"), None] {
+        assert_eq!(lines.next().await.unwrap().as_deref(), expected);
+    }
 }
 
 #[tokio::test]
