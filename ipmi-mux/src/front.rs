@@ -114,9 +114,10 @@ impl Node {
     ) -> impl Future<Output = ()> + use<> {
         let session = Arc::clone(&self.session);
         async move {
+            let mut buffer = [0u8; FUSE_MIN_READ_BUFFER];
             loop {
                 let Ok(mut ready) = session.readable().await else { return };
-                let event = match read_one(&session) {
+                let event = match read_one(&session, &mut buffer) {
                     Ok(bytes) => NodeEvent::Request(index, bytes),
                     Err(Errno::EAGAIN) => {
                         ready.clear_ready();
@@ -135,9 +136,11 @@ impl Node {
     }
 }
 
-fn read_one(session: &AsyncFd<OwnedFd>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = [0u8; FUSE_MIN_READ_BUFFER];
-    let len = cuse::read_request(session.get_ref(), &mut buffer)?;
+fn read_one(
+    session: &AsyncFd<OwnedFd>,
+    buffer: &mut [u8; FUSE_MIN_READ_BUFFER],
+) -> Result<Vec<u8>, Errno> {
+    let len = cuse::read_request(session.get_ref(), buffer)?;
     Ok(buffer[..len].to_vec())
 }
 
@@ -213,9 +216,10 @@ async fn open_node(spec: &NodeSpec, major: u32, minor: u32) -> Result<Node, Fron
     let fd = cuse::open_session().map_err(FrontError::NoCuse)?;
     let session = watch_readable(fd).map_err(FrontError::NoCuse)?;
     let asked = async {
+        let mut buffer = [0u8; FUSE_MIN_READ_BUFFER];
         loop {
             let mut ready = session.readable().await.map_err(|e| refused(e.to_string()))?;
-            match read_one(&session) {
+            match read_one(&session, &mut buffer) {
                 Ok(bytes) => return Ok(bytes),
                 Err(Errno::EAGAIN) => ready.clear_ready(),
                 Err(errno) => return Err(refused(errno.to_string())),

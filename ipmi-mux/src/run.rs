@@ -39,6 +39,10 @@ use crate::takeover;
 
 /// Requests of the kernel waiting for the main loop, at most; more wait in the kernel.
 const MAX_NODE_EVENTS: usize = 256;
+/// Rare events waiting for the main loop, at most.
+const MAX_RARE: usize = 16;
+/// Requests and answers served before the main loop looks after everything else, its watchdog too.
+const MAX_IN_A_ROW: usize = 64;
 /// Without systemd's watchdog the tick only refreshes what `/metrics` shows.
 const TICK: Duration = Duration::from_secs(2);
 /// `POLLIN | POLLRDNORM`, what the driver's poll gives.
@@ -65,7 +69,7 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
     if let Some(number) = config.take_over {
         takeover::check_taken_over(number)?;
     }
-    let mut signals = Signals::new().context("cannot handle signals")?;
+    let signals = Signals::new().context("cannot handle signals")?;
     let uevents = Uevents::new().context("cannot listen to the kernel's uevents")?;
     std::fs::create_dir_all(&config.runtime_dir)
         .with_context(|| format!("cannot make {}", config.runtime_dir.display()))?;
@@ -123,29 +127,43 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
         audit: Audit::default(),
     };
     let watchdog = Watchdog::from_env();
-    let mut tick = interval(watchdog.as_ref().map_or(TICK, Watchdog::interval));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let device_name = device_name(&config);
+    let every = watchdog.as_ref().map_or(TICK, Watchdog::interval);
+    let (rare_events, mut from_rare) = mpsc::channel(MAX_RARE);
+    tokio::spawn(report_rare(signals, uevents, device_name(&config), every, rare_events));
 
     tracing::info!(bmc = %config.bmc, nodes = shell.nodes.len(), "serving");
     notify::ready(&format!("{} on {} nodes", config.bmc, shell.nodes.len()));
+    let mut alarm = std::pin::pin!(sleep_until(far_away().into()));
+    // The alarm may ring too early, never too late: to set it for each request would cost more.
+    let mut set_for = far_away();
+    let mut in_a_row = 0;
     let end = loop {
+        if let Some(at) = shell.mux.next_timeout().filter(|at| *at < set_for) {
+            alarm.as_mut().reset(at.into());
+            set_for = at;
+        }
         tokio::select! {
             biased;
-            signal = signals.next() => match signal {
-                Signal::Stop => break End::Stopped,
-                Signal::Reload => tracing::info!("the configuration is read at the start only"),
-            },
-            heard = removal(&uevents, device_name.as_deref()) => {
-                if heard == Removal::Certain || shell.back.is_gone() { break removed(&config) }
-            }
-            _ = tick.tick() => if let Some(watchdog) = &watchdog { watchdog.kick() },
-            Some(event) = from_back.recv() => {
+            Some(event) = from_back.recv(), if in_a_row < MAX_IN_A_ROW => {
+                in_a_row += 1;
                 if let Some(end) = shell.on_back(Instant::now(), event, &config) { break end }
             }
-            Some(event) = from_nodes.recv() => {
+            Some(event) = from_nodes.recv(), if in_a_row < MAX_IN_A_ROW => {
+                in_a_row += 1;
                 shell.on_node(Instant::now(), event, &config.runtime_dir);
             }
+            Some(event) = from_rare.recv() => match event {
+                Rare::Signal(Signal::Stop) => break End::Stopped,
+                Rare::Signal(Signal::Reload) => {
+                    tracing::info!("the configuration is read at the start only");
+                }
+                Rare::Removal(removal) => {
+                    if removal == Removal::Certain || shell.back.is_gone() {
+                        break removed(&config);
+                    }
+                }
+                Rare::Tick => if let Some(watchdog) = &watchdog { watchdog.kick() },
+            },
             Some(event) = from_reservations.recv() => {
                 shell.on_reservation(Instant::now(), event, &config.runtime_dir);
             }
@@ -153,7 +171,12 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
                 let facts = Facts { config: &config, started, device_id: device_id.as_deref() };
                 shell.on_question(question, &facts);
             }
-            () = until(shell.mux.next_timeout()) => shell.mux.handle_timeout(Instant::now()),
+            () = &mut alarm => {
+                set_for = far_away();
+                alarm.as_mut().reset(set_for.into());
+                shell.mux.handle_timeout(Instant::now());
+            }
+            () = std::future::ready(()), if in_a_row >= MAX_IN_A_ROW => in_a_row = 0,
         }
         shell.carry_out(Instant::now());
         stats.set(shell.mux.stats());
@@ -167,11 +190,38 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
     Ok(end)
 }
 
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
-        None => std::future::pending().await,
+/// What happens now and then. It is looked after beside the main loop, which has enough to do with
+/// looking whether there is another request.
+enum Rare {
+    Signal(Signal),
+    Removal(Removal),
+    Tick,
+}
+
+async fn report_rare(
+    mut signals: Signals,
+    uevents: Uevents,
+    device_name: Option<String>,
+    every: Duration,
+    events: mpsc::Sender<Rare>,
+) {
+    let mut tick = interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let event = tokio::select! {
+            signal = signals.next() => Rare::Signal(signal),
+            heard = removal(&uevents, device_name.as_deref()) => Rare::Removal(heard),
+            _ = tick.tick() => Rare::Tick,
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
     }
+}
+
+/// Later than anything we wait for.
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(86_400)
 }
 
 /// Name of the BMC's node as uevents have it, such as `ipmi0`; none for a simulator.

@@ -121,7 +121,7 @@ def uncached():
 def polite():
     """p99 of one polite client under 64 that flood, against alone"""
     bmc("service-time", 3)
-    one = ["--handles", 1, "--commands", 60, "--pause", 0.25, "--echo", "--warmup", 2]
+    one = ["--handles", 1, "--commands", 60, "--pause", 0.5, "--echo", "--warmup", 2]
 
     def p99():
         return load(OURS, *one)["latency_us"]["p99"] / 1000
@@ -137,9 +137,10 @@ def polite():
     ours, peer = medians(interleaved(2, flooded, p99))
     command = (
         f"ipmi-load --node {OURS} --handles 64 --seconds 120 --echo & "
-        f"ipmi-load --node {OURS} --commands 60 --pause 0.25 --echo"
+        f"ipmi-load --node {OURS} --commands 60 --pause 0.5 --echo"
     )
-    note = "2 rounds of 60 commands, 4 a second; all pinned to one virtual CPU"
+    # Polite is who asks for less than a fair share: with 65 clients and 4.7 ms a command that is 3 a second.
+    note = "2 rounds of 60 commands, 2 a second; all pinned to one virtual CPU"
     return [Row(polite.__doc__, "ms", ours, command, peer, 3, note)]
 
 
