@@ -40,6 +40,7 @@ test: lint unit packages
 
 .PHONY: test-full
 test-full: lint unit packages
+	tests/check-capture
 	tests/lab/scenarios --full
 
 .PHONY: bench

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::reserve::CommandCode;
+use crate::watch::filter::Filter;
 
 /// One BMC as many independent, ipmitool-compatible controllers.
 #[derive(Debug, Parser)]
@@ -63,6 +64,8 @@ pub enum Command {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Show what passes between clients and the BMC, as it happens
+    Watch(WatchArgs),
 }
 
 /// What to reserve and for whom.
@@ -85,6 +88,23 @@ pub struct ConfigArg {
     /// Configuration file [default: /etc/midplane/ipmi-mux.toml, or built-in defaults without it]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// What to watch and how to show it.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// What to show.
+    #[command(flatten)]
+    pub filter: Filter,
+    /// End after so many lines
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Write a capture for Wireshark instead; `-` is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub pcap: Option<PathBuf>,
+    /// How to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// How to ask the daemon.

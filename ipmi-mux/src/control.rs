@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use daemon_kit::control::{ApiError, Connection, Lines, Peer};
+use daemon_kit::control::{ApiError, CHANGE_GROUP, Connection, Lines, Peer, Role};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::mux::Stats;
 use crate::reserve::{self, ReserveRequest};
+use crate::watch::publish::{self, Records};
 
 /// Questions waiting for the main loop, at most.
 pub const MAX_QUESTIONS: usize = 16;
@@ -30,6 +31,8 @@ pub enum Question {
     Clients(oneshot::Sender<Vec<Client>>),
     /// `POST /v1/reserve`.
     Reserve(reserve::Ask),
+    /// `GET /v1/watch`.
+    Watch(oneshot::Sender<Records>),
 }
 
 /// The state of the daemon.
@@ -45,6 +48,8 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// What is held alone, and by whom.
     pub held: Vec<HeldStatus>,
+    /// How many watch what passes.
+    pub watchers: usize,
     /// Counters and gauges, see ipmi-mux(8).
     pub counters: serde_json::Map<String, serde_json::Value>,
 }
@@ -143,6 +148,7 @@ pub fn router(questions: mpsc::Sender<Question>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
         .route("/v1/reserve", post(reserve))
+        .route("/v1/watch", get(watch))
         .with_state(questions)
 }
 
@@ -154,6 +160,18 @@ async fn status(State(questions): Questions) -> Result<Json<Status>, ApiError> {
 
 async fn clients(State(questions): Questions) -> Result<Json<Vec<Client>>, ApiError> {
     ask(&questions, Question::Clients).await.map(Json)
+}
+
+/// What passes may hold secrets that we do not know of: not for those who may only read.
+async fn watch(peer: Peer, State(questions): Questions) -> Result<Lines, ApiError> {
+    if peer.role != Role::Changer {
+        return Err(ApiError::forbidden(format!("user {} may not watch what passes", peer.uid))
+            .with_remedy(format!("join group {CHANGE_GROUP}")));
+    }
+    let records = ask(&questions, Question::Watch).await?;
+    let (chunks, body) = mpsc::channel(publish::CHUNKS);
+    tokio::spawn(publish::forward(records, chunks));
+    Ok(Lines::from(body))
 }
 
 async fn reserve(

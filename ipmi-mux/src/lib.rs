@@ -7,8 +7,9 @@
 //!   to it; [`command`], what each IPMI command does; [`config`], the file;
 //! * core: [`mux`], which owns every decision and touches nothing; [`policy`], which commands a node allows;
 //! * shell: [`front`] makes the nodes, [`back`] reaches the BMC, [`hotplug`] hears of its removal,
-//!   [`control`] answers questions, [`audit`] writes down who changed what, [`reserve`] makes nodes for
-//!   reservations, [`takeover`] moves the kernel's node, and [`run`] is the one loop that joins them.
+//!   [`control`] answers questions, [`audit`] writes down who changed what, [`watch`] tells what passes,
+//!   [`reserve`] makes nodes for reservations, [`takeover`] moves the kernel's node, and [`run`] is the one
+//!   loop that joins them.
 //!
 //! [`args`] and [`cli`] are the command line.
 #![forbid(unsafe_code)]
@@ -30,3 +31,4 @@ pub mod policy;
 pub mod reserve;
 pub mod run;
 pub mod takeover;
+pub mod watch;

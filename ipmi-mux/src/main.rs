@@ -11,7 +11,7 @@ use daemon_kit::{exit, logging};
 use ipmi_mux::args::{Cli, Command};
 use ipmi_mux::config::Config;
 use ipmi_mux::reserve::verb;
-use ipmi_mux::{cli, run, takeover};
+use ipmi_mux::{cli, run, takeover, watch};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -51,6 +51,10 @@ async fn act(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Reserve { reserve } => return Ok(verb::run(reserve).await?.into()),
         Command::Status { ask } => cli::status(ask).await?,
         Command::Clients { ask } => cli::clients(ask).await?,
+        Command::Watch(args) => {
+            watch::verb::watch(args).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever read has seen enough, as in `ipmi-mux clients | head`.

@@ -36,6 +36,7 @@ use crate::mux::{
 };
 use crate::reserve::{self, Reservations};
 use crate::takeover;
+use crate::watch::publish::Publisher;
 
 /// Requests of the kernel waiting for the main loop, at most; more wait in the kernel.
 const MAX_NODE_EVENTS: usize = 256;
@@ -125,6 +126,7 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
         node_events,
         reachable,
         audit: Audit::default(),
+        publisher: Publisher::new(),
     };
     let watchdog = Watchdog::from_env();
     let every = watchdog.as_ref().map_or(TICK, Watchdog::interval);
@@ -179,6 +181,7 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
             () = std::future::ready(()), if in_a_row >= MAX_IN_A_ROW => in_a_row = 0,
         }
         shell.carry_out(Instant::now());
+        shell.publish();
         stats.set(shell.mux.stats());
     };
     notify::stopping();
@@ -309,6 +312,7 @@ struct Shell {
     node_events: mpsc::Sender<NodeEvent>,
     reachable: bool,
     audit: Audit,
+    publisher: Publisher,
 }
 
 impl Shell {
@@ -395,6 +399,8 @@ impl Shell {
                 self.pollers.remove(&HandleId(release.fh));
                 self.mux.close(now, HandleId(release.fh));
                 self.audit.forget(HandleId(release.fh));
+                self.publish();
+                self.publisher.forget(HandleId(release.fh));
                 cuse::reply_empty(unique)
             }
             Operation::Poll(poll) => {
@@ -537,6 +543,9 @@ impl Shell {
         match question {
             Question::Status(answer) => drop(answer.send(self.status(facts))),
             Question::Clients(answer) => drop(answer.send(self.clients())),
+            Question::Watch(answer) => {
+                drop(answer.send(self.publisher.subscribe(&mut self.mux)));
+            }
             Question::Reserve(ask) => {
                 let major = self.nodes.values().next().map_or(0, |node| node.numbers.0);
                 let Self { mux, nodes, reservations, .. } = self;
@@ -567,8 +576,16 @@ impl Shell {
                 })
                 .collect(),
             held: self.held(),
+            watchers: self.publisher.watchers(),
             counters: counters.and_then(|c| c.as_object().cloned()).unwrap_or_default(),
         }
+    }
+
+    fn publish(&mut self) {
+        let Self { mux, nodes, publisher, .. } = self;
+        publisher.publish(mux, |node| {
+            nodes.get(&node).map(|n| n.path().display().to_string()).unwrap_or_default()
+        });
     }
 
     fn node_path(&self, node: usize) -> String {

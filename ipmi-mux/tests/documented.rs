@@ -15,6 +15,8 @@ use ipmi_mux::control::{BmcStatus, Client, HeldStatus, NodeStatus, SharedStats, 
 use ipmi_mux::mux::{EVENT_BACKLOG, MAX_HANDLES, MAX_MESSAGES, MAX_RECEIVERS, MAX_RESERVED, Stats};
 use ipmi_mux::reserve::verb::NODE_VARIABLE;
 use ipmi_mux::reserve::{Granted, ReserveRequest};
+use ipmi_mux::watch::publish::BACKLOG;
+use ipmi_mux::watch::{self, Message, Origin, Record, Who};
 use serde::Serialize;
 
 const PROGRAM: &str = include_str!("../../man/ipmi-mux.8");
@@ -144,9 +146,9 @@ fn no_page_names_an_option_or_command_that_does_not_exist() {
             }
             let verb = words.next().unwrap_or("");
             assert!(cli.find_subcommand(verb).is_some(), "{page}: there is no `ipmi-mux {verb}`");
-            // What follows -- is another program's.
+            // What follows -- is another program's; - alone is standard input or output.
             let own = words.take_while(|word| *word != "--");
-            for option in own.filter(|word| word.starts_with('-')) {
+            for option in own.filter(|word| word.len() > 1 && word.starts_with('-')) {
                 assert!(real.contains(option), "{page}: there is no {option}: {command}");
             }
         }
@@ -315,6 +317,7 @@ fn every_member_of_the_answers_is_described() {
         bmc: bmc.clone(),
         nodes: vec![],
         held: vec![],
+        watchers: 0,
         counters: serde_json::Map::new(),
     };
     let held = HeldStatus {
@@ -345,7 +348,8 @@ fn every_member_of_the_answers_is_described() {
     };
     let of_status = [members(status), members(bmc), members(node), members(held)].concat();
     let interface = section(PROGRAM, ".Sh CONTROL INTERFACE");
-    let (status, clients) = interface.split_once(".It Ic GET /v1/clients").unwrap();
+    let (status, rest) = interface.split_once(".It Ic GET /v1/watch").unwrap();
+    let (watch, clients) = rest.split_once(".It Ic GET /v1/clients").unwrap();
     let (clients, reserve) = clients.split_once(".It Ic POST /v1/reserve").unwrap();
     let request = ReserveRequest { commands: vec![] };
     let granted = Granted { node: String::new(), number: 0 };
@@ -360,6 +364,40 @@ fn every_member_of_the_answers_is_described() {
     let real: Words = members(client).into_iter().collect();
     let told = entries(clients, "Cm").into_iter().flat_map(|(words, _)| words);
     assert_eq!(told.map(str::to_owned).collect::<Words>(), real, "members of a client");
+    let real: Words = members(whole_record()).into_iter().collect();
+    let told = entries(watch, "Cm").into_iter().flat_map(|(words, _)| words);
+    assert_eq!(told.map(str::to_owned).collect::<Words>(), real, "members of a record");
+    let texts = |heading| section(PROGRAM, heading).to_owned();
+    for origin in [Origin::Bmc, Origin::Shared, Origin::Cache, Origin::Mux] {
+        let name = serde_json::to_value(origin).unwrap();
+        let shown = format!(".Ql {}", name.as_str().unwrap());
+        assert!(texts(".Sh WATCHING").contains(&shown), "{origin:?} is not described");
+    }
+}
+
+/// A record with all its members.
+fn whole_record() -> Record {
+    Record {
+        time_us: 0,
+        kind: watch::Kind::Answer,
+        who: Some(Who { handle: 0, node: String::new(), uid: 0, pid: 0, process: None }),
+        message: Some(Message {
+            msgid: 0,
+            channel: 0,
+            target: Some(0),
+            lun: 0,
+            netfn: 0,
+            cmd: 0,
+            request: Some(vec![]),
+            answer: Some(vec![]),
+            blanked: true,
+        }),
+        took_us: Some(0),
+        origin: Some(Origin::Bmc),
+        errno: Some(String::new()),
+        sent: Some(true),
+        missed: Some(0),
+    }
 }
 
 #[test]
@@ -372,6 +410,7 @@ fn limits_and_surroundings_are_those_of_the_code() {
         (MAX_RECEIVERS, "bookings"),
         (config::MAX_NODES, "nodes"),
         (MAX_RESERVED, "commands"),
+        (BACKLOG, "records"),
     ] {
         assert!(limits.contains(&format!("\n.It {number} {what}\n")), "{number} {what}");
     }

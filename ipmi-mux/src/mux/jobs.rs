@@ -74,6 +74,7 @@ impl Mux {
             sender: OWN,
             controller: OWN,
             class: Class::Urgent,
+            accepted: now,
             asked_after: self.dispatched,
             deadline,
             timing,

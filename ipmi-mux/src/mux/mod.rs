@@ -25,6 +25,7 @@ mod request;
 mod scheduler;
 mod sequences;
 mod stats;
+mod trace;
 mod traffic;
 mod verdict;
 
@@ -37,6 +38,7 @@ pub use request::{Token, deadline_class};
 pub use scheduler::Class;
 pub use sequences::{AttachToken, MAX_RANGE_LEN, MAX_RANGES, Range};
 pub use stats::Stats;
+pub use trace::{MAX_TRACES, Msg, Trace, What};
 pub use verdict::Origin;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -228,6 +230,7 @@ pub struct Mux {
     next_token: u64,
     actions: VecDeque<Action>,
     stats: Stats,
+    traces: trace::Traces,
 }
 
 impl Mux {
@@ -268,6 +271,7 @@ impl Mux {
             next_token: 1,
             actions: VecDeque::new(),
             stats: Stats::default(),
+            traces: trace::Traces::default(),
         }
     }
 
@@ -306,7 +310,9 @@ impl Mux {
         for token in &handle.pending {
             self.take_off(*token);
             let Some(request) = self.requests.remove(token) else { continue };
-            if matches!(request.place, Place::Sent(_)) {
+            let sent = matches!(request.place, Place::Sent(_));
+            self.traces.unanswered(now, id, handle.owner, &request, sent);
+            if sent {
                 let sender = self.handles.get(&request.sender).map_or(handle.owner, |h| h.owner);
                 self.audit(&request, sender, None);
                 self.requests.insert(*token, request);
@@ -470,8 +476,9 @@ impl Mux {
     /// An event from the BMC: every handle that asked gets a copy.
     pub fn handle_event(&mut self, event: &Incoming) {
         self.stats.events += 1;
-        let Self { handles, actions, stats, .. } = self;
+        let Self { handles, actions, stats, traces, .. } = self;
         for (id, handle) in handles.iter_mut().filter(|(_, h)| h.gets_events) {
+            traces.push(*id, handle.owner, || What::Event(Msg::unsolicited(0, event)));
             let message = unsolicited(IPMI_ASYNC_EVENT_RECV_TYPE, 0, event);
             stats.events_dropped += u64::from(handle.push_unsolicited(message));
             actions.push_back(Action::Wake(*id));
@@ -489,6 +496,7 @@ impl Mux {
             return false;
         };
         self.stats.commands += 1;
+        self.traces.push(id, handle.owner, || What::Command(Msg::unsolicited(seq, command)));
         let dropped = handle.push_unsolicited(unsolicited(IPMI_CMD_RECV_TYPE, seq, command));
         self.stats.events_dropped += u64::from(dropped);
         self.actions.push_back(Action::Wake(id));

@@ -72,6 +72,8 @@ pub(super) struct Request {
     /// The virtual controller of the sender.
     pub controller: HandleId,
     pub class: Class,
+    /// When the send was accepted.
+    pub accepted: Instant,
     /// How many commands had been handed to the BMC when it was accepted.
     pub asked_after: u64,
     pub deadline: Instant,

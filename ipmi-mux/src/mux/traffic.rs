@@ -11,6 +11,7 @@ use super::jobs::Job;
 use super::leases::Wish;
 use super::repositories::{self, Role};
 use super::request::{Asker, Place, Request, Sent, check_system_interface};
+use super::trace::{Msg, What};
 use super::verdict::{Origin, Verdict, Wire, own_answer};
 use super::{
     Action, Audited, BACK_OFF, Class, HandleId, Incoming, MAX_MESSAGES, Mux, Owner, Token,
@@ -37,10 +38,14 @@ impl Mux {
             Err(errno) => {
                 if let Some(handle) = self.handles.get_mut(&id) {
                     handle.counters.refused += 1;
+                    self.traces.push(id, handle.owner, || What::Refused(Msg::from(&send), errno));
                 }
                 return Err(errno);
             }
         };
+        if let Some(handle) = self.handles.get(&id) {
+            self.traces.push(id, handle.owner, || What::Request(Msg::from(&request.send)));
+        }
         let (token, asker, class) = (request.token, request.sender, request.class);
         let asker = if let Asker::Handle(to) = request.asker { to } else { asker };
         let refused = self.refusal(&request);
@@ -127,6 +132,7 @@ impl Mux {
             sender: id,
             controller,
             class,
+            accepted: now,
             asked_after: self.dispatched,
             deadline,
             timing,
@@ -257,7 +263,7 @@ impl Mux {
                 self.replay(now, request);
             }
             Asker::Handle(id) => {
-                self.answer(id, &request, &reply, Origin::Bmc);
+                self.answer(now, id, &request, &reply, Origin::Bmc);
             }
             Asker::Nobody => self.stats.late_replies += 1,
         }
@@ -370,7 +376,7 @@ impl Mux {
             self.stats.refused_by_back_end += u64::from(asker != Asker::Nobody);
             let reply = own_answer(&request, &[CompletionCode::UNSPECIFIED.0]);
             match asker {
-                Asker::Handle(id) => self.answer(id, &request, &reply, Origin::Mux),
+                Asker::Handle(id) => self.answer(now, id, &request, &reply, Origin::Mux),
                 Asker::Job(job) => self.finish_job(now, job, &reply.data, self.dispatched),
                 Asker::Nobody => {}
             }
@@ -442,7 +448,7 @@ impl Mux {
         let asker = request.asker;
         if let Asker::Handle(id) = asker {
             let request = self.requests.remove(&token).expect("looked at above");
-            self.answer(id, &request, &reply, Origin::Mux);
+            self.answer(now, id, &request, &reply, Origin::Mux);
             self.requests.insert(token, request);
         }
         self.abandon(now, token);
@@ -508,13 +514,20 @@ impl Mux {
         let Some(request) = self.requests.remove(&token) else { return };
         self.deadlines.remove(&(request.deadline, token));
         match request.asker {
-            Asker::Handle(id) => self.answer(id, &request, reply, origin),
+            Asker::Handle(id) => self.answer(now, id, &request, reply, origin),
             Asker::Job(job) => self.finish_job(now, job, &reply.data, self.dispatched),
             Asker::Nobody => {}
         }
     }
 
-    fn answer(&mut self, id: HandleId, request: &Request, reply: &Incoming, origin: Origin) {
+    fn answer(
+        &mut self,
+        now: Instant,
+        id: HandleId,
+        request: &Request,
+        reply: &Incoming,
+        origin: Origin,
+    ) {
         let Incoming { addr, netfn, data, .. } = reply.clone();
         let was_sent = origin == Origin::Bmc || matches!(request.place, Place::Sent(_));
         if was_sent && let Some(sender) = self.handles.get(&request.sender) {
@@ -522,6 +535,7 @@ impl Mux {
             self.audit(request, owner, data.first().copied());
         }
         let handle = self.handles.get_mut(&id).expect("a closed handle waits for nothing");
+        self.traces.answer(now, id, handle.owner, origin, request, &data);
         handle.pending.remove(&request.token);
         handle.counters.answered += 1;
         let is_response = request.send.netfn & 1 != 0;

@@ -25,6 +25,14 @@ pub fn lines(waiting: usize) -> (LineSender, Lines) {
     (LineSender(sender), Lines(receiver))
 }
 
+impl From<mpsc::Receiver<Bytes>> for Lines {
+    /// An answer of what comes through the channel: chunks of one or more whole lines each. It ends when
+    /// the sender is dropped, and the channel closes when the peer goes away.
+    fn from(chunks: mpsc::Receiver<Bytes>) -> Self {
+        Self(chunks)
+    }
+}
+
 /// Where the lines of an answer go in.
 #[derive(Debug)]
 pub struct LineSender(mpsc::Sender<Bytes>);
