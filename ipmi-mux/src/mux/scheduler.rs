@@ -54,6 +54,8 @@ struct Flow {
     blocked: bool,
     /// Requests taken off and not charged yet.
     in_service: usize,
+    /// [`Scheduler::turns`] when it had its last one.
+    served: u64,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +71,8 @@ pub(super) struct Scheduler {
     /// The mux's own requests, before all others. Few: one per job.
     own: VecDeque<Token>,
     flows: HashMap<HandleId, Flow>,
+    /// Requests of handles taken off so far.
+    turns: u64,
     classes: [Lists; Class::COUNT],
 }
 
@@ -105,6 +109,7 @@ impl Scheduler {
             listed: Listed::No,
             blocked: false,
             in_service: 0,
+            served: 0,
         });
         let changes_class = flow.class != class && flow.queue.is_empty() && !flow.blocked;
         if changes_class && flow.listed != Listed::No {
@@ -194,7 +199,9 @@ impl Scheduler {
             let flow = self.flows.get_mut(&id).expect("a listed flow exists");
             let ready = !flow.blocked && !flow.queue.is_empty();
             let idle = !ready && !flow.blocked && flow.in_service == 0 && flow.deficit_us > 0;
-            if idle && !from_new {
+            // Flows in debt are passed over without a turn: going round the list is no round.
+            let round_is_over = self.turns - flow.served > lists.old.len() as u64;
+            if idle && !from_new && round_is_over {
                 // Nothing waited for a whole round, and nothing is owed: the next request finds it new.
                 self.flows.remove(&id);
                 continue;
@@ -204,6 +211,8 @@ impl Scheduler {
             flow.deficit_us = (flow.deficit_us + QUANTUM_US).min(QUANTUM_US);
             if ready && flow.deficit_us > 0 {
                 flow.in_service += 1;
+                self.turns += 1;
+                flow.served = self.turns;
                 return flow.queue.pop_front();
             }
         }
@@ -274,6 +283,39 @@ mod tests {
             slow += turns(&mut scheduler, 1, |id| if id == A { 60 } else { 3 })[0] % 2;
         }
         assert!((4..=8).contains(&slow), "{slow} slow commands of 60 ms among 110");
+    }
+
+    /// 64 handles that send the next command some time after each answer, and one that sends now and then.
+    #[test]
+    fn senders_of_one_command_at_a_time_take_turns_too() {
+        let mut scheduler = Scheduler::default();
+        let polite = HandleId(100);
+        let mut sends_at: Vec<u64> = (0..=64).collect();
+        let mut served = [0; 65];
+        let mut polite_sent = None;
+        for turn in 0..6500u64 {
+            for id in 1..=64 {
+                if sends_at[id] == turn {
+                    scheduler.push(HandleId(id as u64), Class::Normal, Token(id as u64 * 1000));
+                }
+            }
+            if turn % 150 == 149 {
+                scheduler.push(polite, Class::Normal, Token(100_000));
+                polite_sent = Some(turn);
+            }
+            let Some(Token(token)) = scheduler.next() else { continue };
+            let id = HandleId(token / 1000);
+            scheduler.charge(id, Duration::from_micros(4_700));
+            if id == polite {
+                let waited = turn - polite_sent.take().unwrap();
+                assert!(waited <= 2, "the polite one waited {waited} turns");
+            } else {
+                served[id.0 as usize] += 1;
+                sends_at[id.0 as usize] = turn + 1 + id.0 % 20;
+            }
+        }
+        let (least, most) = (served[1..].iter().min().unwrap(), served.iter().max().unwrap());
+        assert!(most - least <= 3, "between {least} and {most} turns");
     }
 
     #[test]
