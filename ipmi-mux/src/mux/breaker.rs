@@ -18,35 +18,43 @@ enum State {
 }
 
 #[derive(Debug)]
-pub(super) struct Breaker(State);
+pub(super) struct Breaker {
+    state: State,
+    /// When the BMC answered last.
+    heard: Option<Instant>,
+}
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self(State::Closed { failures: 0 })
+        Self { state: State::Closed { failures: 0 }, heard: None }
     }
 }
 
 impl Breaker {
     pub fn is_open(&self) -> bool {
-        matches!(self.0, State::Open { .. })
+        matches!(self.state, State::Open { .. })
     }
 
     /// When the next question is due.
     pub fn probe_at(&self) -> Option<Instant> {
-        match self.0 {
+        match self.state {
             State::Open { probe_at } => Some(probe_at),
             State::Closed { .. } => None,
         }
     }
 
-    /// A command had no answer. Returns whether this opened the breaker.
-    pub fn failed(&mut self, now: Instant) -> bool {
-        match &mut self.0 {
+    /// A command that was sent at `sent` had no answer. If the BMC answered another one meanwhile, it was
+    /// lost, and the BMC is there. Returns whether this opened the breaker.
+    pub fn failed(&mut self, now: Instant, sent: Instant) -> bool {
+        if self.heard.is_some_and(|heard| heard > sent) {
+            return false;
+        }
+        match &mut self.state {
             State::Closed { failures } => {
                 *failures += 1;
                 let opens = *failures >= FAILURES;
                 if opens {
-                    self.0 = State::Open { probe_at: now + PROBE_EVERY };
+                    self.state = State::Open { probe_at: now + PROBE_EVERY };
                 }
                 opens
             }
@@ -56,15 +64,33 @@ impl Breaker {
 
     /// A question is on its way, or cannot go now.
     pub fn asked(&mut self, now: Instant) {
-        if let State::Open { probe_at } = &mut self.0 {
+        if let State::Open { probe_at } = &mut self.state {
             *probe_at = now + PROBE_EVERY;
         }
     }
 
     /// The BMC answered something. Returns whether this closed the breaker.
-    pub fn heard(&mut self) -> bool {
+    pub fn heard(&mut self, now: Instant) -> bool {
+        self.heard = Some(now);
         let was_open = self.is_open();
-        self.0 = State::Closed { failures: 0 };
+        self.state = State::Closed { failures: 0 };
         was_open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_commands_are_no_hung_bmc() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        let at = |s| start + Duration::from_secs(s);
+        breaker.heard(at(3));
+        assert!(!breaker.failed(at(6), at(1)) && !breaker.failed(at(6), at(2)));
+        assert!(!breaker.failed(at(6), at(4)));
+        assert!(breaker.failed(at(6), at(4)), "two after it was heard of last");
+        assert!(breaker.is_open() && breaker.probe_at() == Some(at(6) + PROBE_EVERY));
+        assert!(breaker.heard(at(7)) && !breaker.is_open());
     }
 }

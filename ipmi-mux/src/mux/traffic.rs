@@ -245,12 +245,16 @@ impl Mux {
         let timed_out = reply.data.first() == Some(&CompletionCode::TIMEOUT.0);
         let Some((request, sent)) = self.take_sent(token) else {
             self.stats.late_replies += 1;
-            self.bmc_answered(now, !timed_out);
+            if !timed_out {
+                self.bmc_answered(now);
+            }
             self.last_answer = Some(now);
             return;
         };
-        if request.is_direct() {
-            self.bmc_answered(now, !timed_out);
+        match (request.is_direct(), timed_out) {
+            (true, true) => self.bmc_failed(now, sent.at),
+            (true, false) => self.bmc_answered(now),
+            (false, _) => {}
         }
         self.deadlines.remove(&(request.deadline, token));
         self.charge(now, &request, &sent);
@@ -414,7 +418,8 @@ impl Mux {
     fn expire(&mut self, now: Instant, token: Token) {
         let Some(request) = self.requests.get(&token) else { return };
         let (asker, direct) = (request.asker, request.is_direct());
-        let is_sent = matches!(request.place, Place::Sent(_));
+        let sent_at = if let Place::Sent(sent) = &request.place { Some(sent.at) } else { None };
+        let is_sent = sent_at.is_some();
         if is_sent && asker == Asker::Nobody {
             if let Some((_, sent)) = self.take_sent(token) {
                 self.stats.never_answered += 1;
@@ -431,8 +436,8 @@ impl Mux {
         }
         let long = command::takes_long(request.send.netfn, request.send.cmd);
         self.answer_myself(now, token, CompletionCode::TIMEOUT);
-        if is_sent && direct && !long {
-            self.bmc_answered(now, false);
+        if let Some(sent_at) = sent_at.filter(|_| direct && !long) {
+            self.bmc_failed(now, sent_at);
         }
     }
 
@@ -562,13 +567,16 @@ impl Mux {
         }));
     }
 
-    /// The BMC answered a command of its own, or did not in time.
-    fn bmc_answered(&mut self, now: Instant, answered: bool) {
-        if answered {
-            if self.breaker.heard() {
-                self.actions.push_back(Action::Breaker { open: false });
-            }
-        } else if self.breaker.failed(now) {
+    /// The BMC answered.
+    fn bmc_answered(&mut self, now: Instant) {
+        if self.breaker.heard(now) {
+            self.actions.push_back(Action::Breaker { open: false });
+        }
+    }
+
+    /// The BMC did not answer a command that was sent at `sent`.
+    fn bmc_failed(&mut self, now: Instant, sent: Instant) {
+        if self.breaker.failed(now, sent) {
             self.stats.breaker_openings += 1;
             self.actions.push_back(Action::Breaker { open: true });
             self.fail_waiting(now);
