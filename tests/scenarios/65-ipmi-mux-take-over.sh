@@ -28,7 +28,7 @@ trap restore EXIT
 
 numbers() { stat -c '%Hr:%Lr' "$1"; }
 kernels_number() { cat /sys/class/ipmi/ipmi0/dev; }
-sent() { counter to_bmc; }
+opened() { counter opens; }
 
 # The name is the kernel's, with nothing left of ours, and works.
 is_kernels() {
@@ -39,18 +39,18 @@ is_muxs() {
     mux_is_active || return
     local node hardware before after
     ipmi-mux status --json >before.json || return
-    read -r node hardware before < <(jq -r '[(.nodes[] | select(.path == "/dev/ipmi0").device), .bmc.hardware_node, .counters.to_bmc] | @tsv' before.json)
+    read -r node hardware before < <(jq -r '[(.nodes[] | select(.path == "/dev/ipmi0").device), .bmc.hardware_node, .counters.opens] | @tsv' before.json)
     diff <(stat -c '%Hr:%Lr %U:%G %a' /dev/ipmi0 "$hardware") <(printf '%s\n' "$node root:midplane 660" "$(kernels_number) root:ipmi-mux 660") || return
     ipmitool mc info || return
-    after=$(sent)
+    after=$(opened)
     ((after > before))
 }
 through() { # COMMAND...: succeeds, and its messages went through the daemon
     local before after
-    before=$(sent)
+    before=$(opened)
     "$@" || return
-    after=$(sent)
-    echo "$((after - before)) messages"
+    after=$(opened)
+    echo "$((after - before)) handles"
     ((after > before))
 }
 
