@@ -41,6 +41,7 @@ test: lint unit packages
 .PHONY: test-full
 test-full: lint unit packages
 	tests/check-capture
+	ipmi-mux/tests/mutants/run
 	tests/lab/scenarios --full
 
 .PHONY: bench

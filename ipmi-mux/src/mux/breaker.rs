@@ -20,13 +20,13 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: State,
-    /// When the BMC answered last.
-    heard: Option<Instant>,
+    /// The highest number of a command that the BMC answered.
+    heard: u64,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, heard: None }
+        Self { state: State::Closed { failures: 0 }, heard: 0 }
     }
 }
 
@@ -43,10 +43,10 @@ impl Breaker {
         }
     }
 
-    /// A command that was sent at `sent` had no answer. If the BMC answered another one meanwhile, it was
-    /// lost, and the BMC is there. Returns whether this opened the breaker.
-    pub fn failed(&mut self, now: Instant, sent: Instant) -> bool {
-        if self.heard.is_some_and(|heard| heard > sent) {
+    /// The command of this number had no answer. If the BMC answered a later one, this one was lost, and
+    /// the BMC is there. Returns whether this opened the breaker.
+    pub fn failed(&mut self, now: Instant, number: u64) -> bool {
+        if self.heard > number {
             return false;
         }
         match &mut self.state {
@@ -69,9 +69,9 @@ impl Breaker {
         }
     }
 
-    /// The BMC answered something. Returns whether this closed the breaker.
-    pub fn heard(&mut self, now: Instant) -> bool {
-        self.heard = Some(now);
+    /// The BMC answered the command of this number; 0 where that is not known. Returns whether this closed the breaker.
+    pub fn heard(&mut self, number: u64) -> bool {
+        self.heard = self.heard.max(number);
         let was_open = self.is_open();
         self.state = State::Closed { failures: 0 };
         was_open
@@ -84,13 +84,12 @@ mod tests {
 
     #[test]
     fn lost_commands_are_no_hung_bmc() {
-        let (mut breaker, start) = (Breaker::default(), Instant::now());
-        let at = |s| start + Duration::from_secs(s);
-        breaker.heard(at(3));
-        assert!(!breaker.failed(at(6), at(1)) && !breaker.failed(at(6), at(2)));
-        assert!(!breaker.failed(at(6), at(4)));
-        assert!(breaker.failed(at(6), at(4)), "two after it was heard of last");
-        assert!(breaker.is_open() && breaker.probe_at() == Some(at(6) + PROBE_EVERY));
-        assert!(breaker.heard(at(7)) && !breaker.is_open());
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        breaker.heard(3);
+        assert!(!breaker.failed(now, 1) && !breaker.failed(now, 2));
+        assert!(!breaker.failed(now, 4));
+        assert!(breaker.failed(now, 5), "two after the last that was answered");
+        assert!(breaker.is_open() && breaker.probe_at() == Some(now + PROBE_EVERY));
+        assert!(breaker.heard(0) && !breaker.is_open());
     }
 }

@@ -34,11 +34,12 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// `carries_reservation`: the first two bytes are one.
+    /// `carries_reservation`: the first two bytes are a good one, or one that does not matter; which,
+    /// makes no difference.
     pub fn new(send: &Send, source: (u8, u8), carries_reservation: bool) -> Self {
         let mut data = send.data.clone();
         if carries_reservation && data.len() >= 2 {
-            data[..2].fill(0);
+            data[..2].fill(0xff);
         }
         // The BMC itself does not learn our address.
         let bridged = send.addr.kind() != Kind::SystemInterface;
@@ -178,6 +179,11 @@ impl Cache {
 
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Reads on their way that others may share.
+    pub fn shared(&self) -> usize {
+        self.shared.len()
     }
 }
 

@@ -2,7 +2,7 @@
 //! Global enables (IPMI 2.0 section 22.1), per virtual controller. The BMC has what it had before, and
 //! with it all that any controller has switched on: who switches events off does so for itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::HandleId;
 
@@ -12,7 +12,18 @@ pub(super) struct Enables {
     base: Option<u8>,
     /// What it has now, as far as we know.
     real: Option<u8>,
-    of: HashMap<HandleId, u8>,
+    /// What each has set, and the number of that set.
+    of: HashMap<HandleId, (u8, u64)>,
+    /// How many sets went to the BMC, and the numbers of those that are there.
+    sets: u64,
+    on_their_way: BTreeSet<u64>,
+}
+
+/// A set on its way to the BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Setting {
+    real: u8,
+    number: u64,
 }
 
 impl Enables {
@@ -21,18 +32,13 @@ impl Enables {
         if self.of.is_empty() {
             return None;
         }
-        self.of.get(&controller).copied().or(self.base)
+        self.of.get(&controller).map(|(value, _)| *value).or(self.base)
     }
 
     /// What the BMC must have when this controller sets `value`; `None` until the base is known.
     pub fn wanted(&self, controller: HandleId, value: u8) -> Option<u8> {
         let others = self.of.iter().filter(|(of, _)| **of != controller);
-        Some(others.fold(self.base? | value, |all, (_, value)| all | value))
-    }
-
-    /// Whether the BMC has this already.
-    pub fn is_real(&self, value: u8) -> bool {
-        self.real == Some(value)
+        Some(others.fold(self.base? | value, |all, (_, (value, _))| all | value))
     }
 
     /// The BMC was asked.
@@ -43,43 +49,83 @@ impl Enables {
         self.real = Some(value);
     }
 
-    /// The BMC has `real` now, with `value` of this controller in it.
-    pub fn set(&mut self, controller: HandleId, value: u8, real: u8) {
-        self.of.insert(controller, value);
-        self.real = Some(real);
+    /// A set goes to the BMC.
+    pub fn sent(&mut self, real: u8) -> Setting {
+        self.sets += 1;
+        self.on_their_way.insert(self.sets);
+        Setting { real, number: self.sets }
     }
 
-    /// The BMC was set by the mux.
-    pub fn restored(&mut self, real: u8) {
-        self.real = Some(real);
+    /// The BMC took a setting; `whose` is the controller that is still there, and what it wanted.
+    pub fn took(&mut self, setting: Setting, whose: Option<(HandleId, u8)>) {
+        if let Some((controller, value)) = whose {
+            let set = self.of.entry(controller).or_insert((value, setting.number));
+            // Its answer may come when a newer one has its own.
+            if set.1 < setting.number {
+                *set = (value, setting.number);
+            }
+        }
+        self.settled(setting, Some(setting.real));
+    }
+
+    /// It is not known whether the BMC takes it; it still has it.
+    pub fn in_doubt(&mut self) {
+        self.real = None;
+    }
+
+    /// The back end did not take it.
+    pub fn refused(&mut self, setting: Setting) {
+        self.on_their_way.remove(&setting.number);
         self.look_again_when_nobody_set();
+    }
+
+    /// The BMC may have taken it, or not.
+    pub fn failed(&mut self, setting: Setting) {
+        self.settled(setting, None);
+    }
+
+    fn settled(&mut self, setting: Setting, real: Option<u8>) {
+        self.on_their_way.remove(&setting.number);
+        // Where a later one is on its way, or was before this: who knows which came last.
+        self.real = real.filter(|_| setting.number == self.sets);
+        self.look_again_when_nobody_set();
+    }
+
+    /// What the BMC must have, if it has something else or that is not known: others may have set or
+    /// gone while a set was on its way.
+    pub fn unsettled(&self) -> Option<u8> {
+        self.left().filter(|left| self.real != Some(*left))
     }
 
     /// The BMC was reset, and its enables with it.
     pub fn distrust(&mut self) {
         self.real = None;
-        self.look_again_when_nobody_set();
+        if self.of.is_empty() && self.on_their_way.is_empty() {
+            self.base = None;
+        }
     }
 
     /// A controller is gone. What the BMC must have now, if that is something else.
     pub fn forget(&mut self, controller: HandleId) -> Option<u8> {
-        self.of.remove(&controller)?;
-        let left = self.left();
-        if left.is_none_or(|left| self.is_real(left)) {
-            self.look_again_when_nobody_set();
-            return None;
-        }
+        let left = self.of.remove(&controller).and_then(|_| self.unsettled());
+        self.look_again_when_nobody_set();
         left
     }
 
     /// What the BMC must have for those who are there.
-    pub fn left(&self) -> Option<u8> {
-        Some(self.of.values().fold(self.base?, |all, value| all | value))
+    fn left(&self) -> Option<u8> {
+        Some(self.of.values().fold(self.base?, |all, (value, _)| all | value))
     }
 
-    /// Somebody beside us may set it while none of us has.
+    /// Controllers that have set them.
+    pub fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    /// Somebody beside us may set it while none of us has, once the BMC has what it had before.
     fn look_again_when_nobody_set(&mut self) {
-        if self.of.is_empty() {
+        let is_base = self.real.is_some() && self.real == self.base;
+        if self.of.is_empty() && self.on_their_way.is_empty() && is_base {
             self.base = None;
         }
     }
@@ -100,15 +146,40 @@ mod tests {
         assert_eq!(enables.seen_by(A), None);
         let real = enables.wanted(A, 0x08).unwrap();
         assert_eq!(real, 0x09);
-        enables.set(A, 0x08, real);
+        let sent = enables.sent(real);
+        enables.took(sent, Some((A, 0x08)));
+        assert_eq!(enables.unsettled(), None);
         assert_eq!((enables.seen_by(A), enables.seen_by(B)), (Some(0x08), Some(0x01)));
         let real = enables.wanted(B, 0x00).unwrap();
         assert_eq!(real, 0x09, "nobody switches off what another needs");
-        assert!(enables.is_real(real));
-        enables.set(B, 0x00, real);
+        let sent = enables.sent(real);
+        enables.took(sent, Some((B, 0x00)));
         assert_eq!(enables.forget(A), Some(0x01));
-        enables.restored(0x01);
+        let sent = enables.sent(0x01);
+        enables.took(sent, None);
+        assert_eq!(enables.unsettled(), None);
         assert_eq!(enables.forget(B), None);
         assert_eq!(enables.wanted(A, 0x08), None, "it is asked again");
+    }
+
+    #[test]
+    fn two_sets_on_their_way_together_are_put_right() {
+        let mut enables = Enables::default();
+        enables.learn(0x01);
+        let (a, b) = (enables.wanted(A, 0x08).unwrap(), enables.wanted(B, 0x04).unwrap());
+        let (a, b) = (enables.sent(a), enables.sent(b));
+        enables.took(a, Some((A, 0x08)));
+        enables.took(b, Some((B, 0x04)));
+        assert_eq!(enables.unsettled(), Some(0x0d), "the BMC has 05");
+        let restored = enables.sent(0x0d);
+        enables.took(restored, None);
+        assert_eq!(enables.unsettled(), None);
+        let gone = enables.sent(0x2d);
+        enables.forget(A);
+        enables.took(gone, None);
+        assert_eq!(enables.unsettled(), Some(0x05), "its sender is gone");
+        let lost = enables.sent(0x05);
+        enables.failed(lost);
+        assert_eq!(enables.unsettled(), Some(0x05), "it may have taken it, or not");
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the mux asks the BMC for itself, and the requests that wait for the answer.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use ipmi::{CompletionCode, NetFn};
 
-use super::request::{Asker, Place, Request};
+use super::request::{Asker, Moment, Place, Request};
 use super::scheduler::Class;
 use super::{HandleId, Mux, Token, leases, repositories};
 use crate::addr::Addr;
@@ -22,8 +23,8 @@ pub(super) enum Job {
     Enables,
     /// Set them to what those who are there need.
     RestoreEnables(u8),
-    /// Say "set complete" for a holder that is gone.
-    RollBack(leases::Key),
+    /// Say "set complete" for this holder, which is gone.
+    RollBack(leases::Key, HandleId),
     /// See whether the BMC answers again.
     Probe,
 }
@@ -44,13 +45,50 @@ impl Job {
             }
             Self::Enables => (bmc, app, 0x2f, vec![]),
             Self::RestoreEnables(value) => (bmc, app, 0x2e, vec![value]),
-            Self::RollBack((addr, part)) => {
+            Self::RollBack((addr, part), _) => {
                 let (netfn, cmd, data) = leases::roll_back(part)?;
                 (addr, netfn, cmd, data)
             }
             Self::Probe => (bmc, app, 0x01, vec![]),
         };
         Some(Send { addr, msgid: 0, netfn, cmd, data, timing: None })
+    }
+}
+
+/// How often a job that must be done is tried again, [`AGAIN_AFTER`] each: a minute.
+const MAX_TRIES: u8 = 120;
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// What the mux must do and could not: the BMC was busy or did not answer.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    /// Parts and their holders that are gone, and how often we tried.
+    pub roll_backs: BTreeMap<(leases::Key, HandleId), u8>,
+    /// The global enables are not what they must be; how often we tried.
+    enables: Option<u8>,
+    /// When to try again.
+    pub at: Option<Instant>,
+}
+
+impl Owed {
+    pub fn len(&self) -> usize {
+        self.roll_backs.len() + usize::from(self.enables.is_some())
+    }
+
+    fn is_tried(&mut self, job: Job) -> bool {
+        let tries = match job {
+            Job::RollBack(key, holder) => self.roll_backs.entry((key, holder)).or_default(),
+            _ => self.enables.get_or_insert_default(),
+        };
+        *tries += 1;
+        *tries <= MAX_TRIES
+    }
+
+    fn done(&mut self, job: Job) {
+        match job {
+            Job::RollBack(key, holder) => drop(self.roll_backs.remove(&(key, holder))),
+            _ => self.enables = None,
+        }
     }
 }
 
@@ -75,7 +113,7 @@ impl Mux {
             controller: OWN,
             class: Class::Urgent,
             accepted: now,
-            asked_after: self.dispatched,
+            asked_after: self.handed_over,
             deadline,
             timing,
             source: self.defaults[usize::from(send.addr.channel())],
@@ -89,13 +127,13 @@ impl Mux {
     }
 
     /// A job has its answer, completion code first; those who wait for it go on.
-    pub(super) fn finish_job(&mut self, now: Instant, job: Job, data: &[u8], serial: u64) {
+    pub(super) fn finish_job(&mut self, now: Instant, job: Job, data: &[u8], sent: Moment) {
         let waiting = self.jobs.remove(&job).unwrap_or_default();
         let code = data.first().map_or(CompletionCode::UNSPECIFIED, |code| CompletionCode(*code));
         let failed = match (job, data) {
             (Job::Reserve(key), [0, low, high, ..]) => {
                 if let Some(repository) = self.repositories.get_mut(&key) {
-                    repository.reserved(u16::from_le_bytes([*low, *high]), serial);
+                    repository.reserved(u16::from_le_bytes([*low, *high]), sent);
                 }
                 false
             }
@@ -105,7 +143,7 @@ impl Mux {
             (Job::Info(_), [0xc0 | 0xc3 | 0xff, ..]) => true,
             (Job::Info(key), _) => {
                 if let Some(repository) = self.repositories.get_mut(&key) {
-                    repository.learn(&[], (serial, now));
+                    repository.learn(&[], sent);
                 }
                 false
             }
@@ -113,15 +151,21 @@ impl Mux {
                 self.enables.learn(*value);
                 false
             }
-            (Job::RestoreEnables(value), [0, ..]) => {
-                self.enables.restored(value);
-                // Somebody may have come or gone meanwhile.
-                if let Some(left) = self.enables.left().filter(|left| *left != value) {
-                    self.start_job(now, Job::RestoreEnables(left));
+            (Job::RestoreEnables(_) | Job::RollBack(..), [0xc0 | 0xc3 | 0xff, ..]) => {
+                if self.owed.is_tried(job) {
+                    self.owed.at = Some(now + AGAIN_AFTER);
+                } else {
+                    self.owed.done(job);
                 }
                 false
             }
-            (Job::RestoreEnables(_) | Job::RollBack(_) | Job::Probe, _) => false,
+            (Job::RestoreEnables(_) | Job::RollBack(..), _) => {
+                self.owed.done(job);
+                // Somebody may have come or gone meanwhile.
+                self.restore_enables(now);
+                false
+            }
+            (Job::Probe, _) => false,
             _ => true,
         };
         if failed {
@@ -132,6 +176,33 @@ impl Mux {
             }
         } else {
             self.resume(now, waiting);
+        }
+    }
+
+    /// Sees to it that the BMC has the global enables that it must have.
+    pub(super) fn restore_enables(&mut self, now: Instant) {
+        if let Some(left) = self.enables.unsettled() {
+            self.start_job(now, Job::RestoreEnables(left));
+        }
+    }
+
+    /// Tries again what must be done. A part that somebody has taken since is left alone.
+    pub(super) fn pay_back(&mut self, now: Instant) {
+        self.owed.at = None;
+        if self.breaker.is_open() {
+            self.owed.at = (self.owed.len() > 0).then_some(now + AGAIN_AFTER);
+            return;
+        }
+        for (key, holder) in self.owed.roll_backs.keys().copied().collect::<Vec<_>>() {
+            if self.leases.holder(key).is_none() {
+                self.start_job(now, Job::RollBack(key, holder));
+            } else {
+                self.owed.at = Some(now + AGAIN_AFTER);
+            }
+        }
+        match self.enables.unsettled() {
+            Some(_) if self.owed.enables.is_some() => self.restore_enables(now),
+            _ => self.owed.enables = None,
         }
     }
 

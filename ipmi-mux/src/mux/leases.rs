@@ -5,7 +5,7 @@
 //! other's work. Whoever sets one first holds it until it closes (or says "set complete", where the
 //! specification has that); others are answered with D5, "not supported in present state".
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use ipmi::NetFn;
@@ -123,10 +123,22 @@ pub(super) fn roll_back(part: Part) -> Option<(u8, u8, Vec<u8>)> {
     Some((netfn.get(), cmd, data))
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Lease {
     holder: HandleId,
     used: Instant,
+    /// Numbers of the commands that take it and are with the BMC, at most the window.
+    taking: BTreeSet<u64>,
+    /// The number of the last that may have worked.
+    held: Option<u64>,
+}
+
+/// What became of a command that takes a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Done,
+    Failed,
+    Unknown,
 }
 
 #[derive(Debug, Default)]
@@ -141,25 +153,52 @@ impl Leases {
         })
     }
 
-    /// Gives a lease that [`Leases::allows`] to a controller. Returns whether it is new to it.
-    pub fn take(&mut self, now: Instant, controller: HandleId, key: Key) -> bool {
+    /// Gives a lease that [`Leases::allows`] to a controller whose command `number` goes to the BMC.
+    /// Returns whether there is room to remember it.
+    pub fn take(&mut self, now: Instant, controller: HandleId, key: Key, number: u64) -> bool {
         if self.0.len() >= MAX_LEASES && !self.0.contains_key(&key) {
             return false;
         }
-        let before = self.0.insert(key, Lease { holder: controller, used: now });
-        before.is_none_or(|lease| lease.holder != controller)
+        let new = || Lease { holder: controller, used: now, taking: BTreeSet::new(), held: None };
+        let lease = self.0.entry(key).or_insert_with(new);
+        if lease.holder != controller {
+            *lease = new();
+        }
+        lease.used = now;
+        lease.taking.insert(number);
+        true
     }
 
-    /// A controller gives a lease back.
-    pub fn give_back(&mut self, controller: HandleId, key: Key) {
-        if self.holder(key) == Some(controller) {
+    /// A command that took a lease has its answer.
+    pub fn taken(&mut self, controller: HandleId, key: Key, number: u64, how: Taken) {
+        let Some(lease) = self.0.get_mut(&key).filter(|l| l.holder == controller) else { return };
+        // One that was handed over before the lease was given back means nothing any more.
+        if lease.taking.remove(&number) && how != Taken::Failed {
+            lease.held = lease.held.max(Some(number));
+        }
+        self.drop_unheld(key);
+    }
+
+    /// A controller's command `number` gave a lease back, and what it took before with it.
+    pub fn give_back(&mut self, controller: HandleId, key: Key, number: u64) {
+        let Some(lease) = self.0.get_mut(&key).filter(|l| l.holder == controller) else { return };
+        lease.held = lease.held.filter(|held| *held > number);
+        lease.taking.retain(|taking| *taking > number);
+        self.drop_unheld(key);
+    }
+
+    fn drop_unheld(&mut self, key: Key) {
+        if self.0.get(&key).is_some_and(|lease| lease.held.is_none() && lease.taking.is_empty()) {
             self.0.remove(&key);
         }
     }
 
     /// A controller is gone; these were its leases.
     pub fn forget(&mut self, controller: HandleId) -> Vec<Key> {
-        self.0.extract_if(|_, lease| lease.holder == controller).map(|(key, _)| key).collect()
+        let mut gone: Vec<Key> =
+            self.0.extract_if(|_, lease| lease.holder == controller).map(|(key, _)| key).collect();
+        gone.sort_unstable();
+        gone
     }
 
     pub fn holder(&self, key: Key) -> Option<HandleId> {
@@ -169,6 +208,10 @@ impl Leases {
     /// All leases with their holders.
     pub fn all(&self) -> impl Iterator<Item = (Key, HandleId)> {
         self.0.iter().map(|(key, lease)| (*key, lease.holder))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -214,13 +257,36 @@ mod tests {
         let (now, a, b) = (Instant::now(), HandleId(1), HandleId(2));
         let key = (Addr::system_interface(0), Part::Watchdog);
         let mut leases = Leases::default();
-        assert!(leases.take(now, a, key));
-        assert!(!leases.take(now, a, key), "it has it already");
+        assert!(leases.take(now, a, key, 1));
         assert!(!leases.allows(now + 10 * FRU_IDLE, b, key));
-        leases.give_back(b, key);
+        leases.give_back(b, key, 2);
         assert!(!leases.allows(now, b, key));
         assert_eq!(leases.forget(a), [key]);
         assert!(leases.allows(now, b, key));
+    }
+
+    #[test]
+    fn a_lease_is_free_when_no_command_that_took_it_may_have_worked() {
+        let (now, a) = (Instant::now(), HandleId(1));
+        let key = (Addr::system_interface(0), Part::BootOptions);
+        let mut leases = Leases::default();
+        leases.take(now, a, key, 1);
+        leases.take(now, a, key, 2);
+        leases.taken(a, key, 1, Taken::Failed);
+        assert_eq!(leases.holder(key), Some(a), "another is on its way");
+        leases.taken(a, key, 2, Taken::Failed);
+        assert_eq!(leases.holder(key), None);
+        leases.take(now, a, key, 3);
+        leases.taken(a, key, 3, Taken::Unknown);
+        leases.take(now, a, key, 5);
+        leases.give_back(a, key, 4);
+        leases.taken(a, key, 5, Taken::Failed);
+        assert_eq!(leases.holder(key), None);
+        leases.take(now, a, key, 7);
+        leases.taken(a, key, 7, Taken::Done);
+        leases.give_back(a, key, 6);
+        leases.taken(a, key, 4, Taken::Failed);
+        assert_eq!(leases.holder(key), Some(a), "it was given back before it was taken again");
     }
 
     #[test]
@@ -228,10 +294,10 @@ mod tests {
         let (now, a, b) = (Instant::now(), HandleId(1), HandleId(2));
         let key = (Addr::system_interface(0), Part::Fru(0));
         let mut leases = Leases::default();
-        leases.take(now, a, key);
+        leases.take(now, a, key, 1);
         assert!(!leases.allows(now + FRU_IDLE / 2, b, key));
         assert!(leases.allows(now + FRU_IDLE, b, key));
-        assert!(leases.take(now + FRU_IDLE, b, key));
+        assert!(leases.take(now + FRU_IDLE, b, key, 2));
         assert!(!leases.allows(now + FRU_IDLE, a, key));
     }
 }

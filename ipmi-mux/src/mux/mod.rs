@@ -59,7 +59,7 @@ use cache::Cache;
 use enables::Enables;
 use exclusive::Exclusive;
 use handle::Handle;
-use jobs::Job;
+use jobs::{Job, Owed};
 use leases::Leases;
 use receivers::Receivers;
 use repositories::Repositories;
@@ -215,13 +215,16 @@ pub struct Mux {
     cache: Cache,
     sequences: Sequences,
     breaker: Breaker,
+    owed: Owed,
     /// Requests with the BMC, and those of them that nobody waits for.
     with_bmc: usize,
     abandoned: usize,
-    /// Requests handed to the BMC so far.
-    dispatched: u64,
+    /// How many were handed to it.
+    handed_over: u64,
     /// When the BMC answered last.
     last_answer: Option<Instant>,
+    /// Since when it has been silent, where it has something to answer.
+    silent_since: Option<Instant>,
     receivers: Receivers,
     event_listeners: usize,
     maintenance: BTreeSet<HandleId>,
@@ -259,10 +262,12 @@ impl Mux {
             cache: Cache::new(limits.sensor_age),
             sequences: Sequences::default(),
             breaker: Breaker::default(),
+            owed: Owed::default(),
             with_bmc: 0,
             abandoned: 0,
-            dispatched: 0,
+            handed_over: 0,
             last_answer: None,
+            silent_since: None,
             receivers: Receivers::default(),
             event_listeners: 0,
             maintenance: BTreeSet::new(),
@@ -284,7 +289,12 @@ impl Mux {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        deadline.into_iter().chain(self.blocked_until).chain(self.breaker.probe_at()).min()
+        deadline
+            .into_iter()
+            .chain(self.blocked_until)
+            .chain(self.owed.at)
+            .chain(self.breaker.probe_at())
+            .min()
     }
 
     /// A new handle on a node.
@@ -347,7 +357,7 @@ impl Mux {
         self.exclusive.release_all(Holder::Handle(controller));
         self.repositories.forget(controller);
         for key in self.leases.forget(controller) {
-            self.start_job(now, Job::RollBack(key));
+            self.start_job(now, Job::RollBack(key, controller));
         }
         if let Some(enables) = self.enables.forget(controller) {
             self.start_job(now, Job::RestoreEnables(enables));
@@ -449,14 +459,19 @@ impl Mux {
     /// that reserved it, and what it held alone is given back.
     ///
     /// # Errors
-    /// `ENOENT` for a token of no range, `EBUSY` where the range has a client.
+    /// `ENOENT` for a token of no range, `EBUSY` where the range has a client, or the handle waits for
+    /// answers: what it has asked was asked as another controller.
     pub fn attach(
         &mut self,
         now: Instant,
         id: HandleId,
         token: &AttachToken,
     ) -> Result<Range, Errno> {
-        let before = self.handle(id)?.controller;
+        let handle = self.handle(id)?;
+        let before = handle.controller;
+        if !handle.pending.is_empty() {
+            return Err(Errno::EBUSY);
+        }
         let range = self.sequences.attach(id, token)?;
         let controller = self.handle(range.owner)?.controller;
         if controller != before {
@@ -670,6 +685,25 @@ impl Mux {
         let mut held: Vec<Held> = commands.chain(leases).chain(ranges).chain(maintenance).collect();
         held.sort();
         held
+    }
+
+    /// What is there now, by name. All are zero when every handle is closed and the BMC has answered
+    /// what it was asked, or had its time.
+    #[must_use]
+    pub fn left_over(&self) -> [(&'static str, usize); 11] {
+        [
+            ("requests", self.requests.len()),
+            ("deadlines", self.deadlines.len()),
+            ("jobs", self.jobs.len()),
+            ("jobs to do again", self.owed.len()),
+            ("queues", self.scheduler.len()),
+            ("controllers", self.controllers.len()),
+            ("reservations", self.repositories.reservations()),
+            ("leases", self.leases.len()),
+            ("global enables", self.enables.len()),
+            ("sequence ranges", self.sequences.len()),
+            ("shared reads", self.cache.shared()),
+        ]
     }
 
     /// Counters and gauges.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use ipmi::NetFn;
 
 use super::HandleId;
+use super::request::Moment;
 use crate::addr::Addr;
 use crate::devintf::Send;
 
@@ -115,8 +116,8 @@ pub(super) fn reservation(data: &[u8]) -> u16 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Real {
     id: u16,
-    /// Serial number of the command that took it.
-    taken: u64,
+    /// When the command that took it was handed to the BMC.
+    taken: Moment,
 }
 
 /// What the info said last.
@@ -133,9 +134,12 @@ enum Stamp {
 pub(super) struct Repository {
     real: Option<Real>,
     stamp: Stamp,
-    /// Serial number of the command that read the info last, and when it was handed to the BMC.
-    checked: Option<(u64, Instant)>,
+    /// When the command that read the info last was handed to the BMC.
+    checked: Option<Moment>,
     generation: u64,
+    /// The controller whose reservation goes on after it changed the contents: as long as the real one
+    /// does, for what others change at that moment no look at the info tells.
+    goes_on: Option<HandleId>,
     /// Number and generation of each controller's reservation.
     ids: HashMap<HandleId, (u16, u64)>,
     next_id: u16,
@@ -149,6 +153,7 @@ impl Repository {
             stamp: Stamp::Unknown,
             checked: None,
             generation: 0,
+            goes_on: None,
             ids: HashMap::new(),
             next_id: 1,
             used: now,
@@ -162,7 +167,7 @@ impl Repository {
     /// The real reservation, where the info has been read behind it.
     pub fn real(&self) -> Option<u16> {
         let real = self.real?;
-        self.checked.is_some_and(|(checked, _)| checked > real.taken).then_some(real.id)
+        self.checked.is_some_and(|checked| checked > real.taken).then_some(real.id)
     }
 
     /// Whether there is a real reservation, the info behind it read or not.
@@ -170,9 +175,14 @@ impl Repository {
         self.real.is_some()
     }
 
-    /// The same, taken after the command of that serial number.
-    pub fn has_real_since(&self, serial: u64) -> bool {
-        self.real.is_some_and(|real| real.taken > serial)
+    /// Whether there is one, and not this.
+    pub fn has_real_beside(&self, id: Option<u16>) -> bool {
+        self.real.is_some_and(|real| Some(real.id) != id)
+    }
+
+    /// The same, taken after the command of that number.
+    pub fn has_real_since(&self, number: u64) -> bool {
+        self.real.is_some_and(|real| real.taken.1 > number)
     }
 
     /// Whether it is known what the contents were stamped with.
@@ -182,8 +192,8 @@ impl Repository {
 
     /// Whether the contents are vouched for at `now`.
     pub fn is_checked(&self, now: Instant) -> bool {
-        let fresh = |at| now.saturating_duration_since(at) <= CHECKED_FOR;
-        self.stamp != Stamp::Unsupported && self.checked.is_some_and(|(_, at)| fresh(at))
+        let fresh = |(at, _)| now.saturating_duration_since(at) <= CHECKED_FOR;
+        self.stamp != Stamp::Unsupported && self.checked.is_some_and(fresh)
     }
 
     /// Whether the real reservation and the look behind it are good for a client that asked after the
@@ -191,7 +201,7 @@ impl Repository {
     pub fn serves(&self, kind: Kind, asked: u64, now: Instant) -> bool {
         let Some(real) = self.real.filter(|_| self.real().is_some()) else { return false };
         // Of the event log a client may be about to erase what it has not seen: it gets a new look always.
-        real.taken > asked || kind != Kind::Sel && self.is_checked(now)
+        real.taken.1 > asked || kind != Kind::Sel && self.is_checked(now)
     }
 
     /// A reservation for a controller; the one it had is void.
@@ -199,6 +209,7 @@ impl Repository {
         let id = self.next_id;
         self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         self.ids.insert(controller, (id, self.generation));
+        self.goes_on = self.goes_on.filter(|other| *other != controller);
         id
     }
 
@@ -207,25 +218,33 @@ impl Repository {
         self.ids.get(&controller) == Some(&(id, self.generation))
     }
 
-    /// The BMC has reserved, on the command of this serial number.
-    pub fn reserved(&mut self, id: u16, serial: u64) {
-        self.real = Some(Real { id, taken: serial });
+    /// The BMC has reserved.
+    pub fn reserved(&mut self, id: u16, sent: Moment) {
+        self.lose_real();
+        self.real = Some(Real { id, taken: sent });
     }
 
     /// The BMC said that this reservation is cancelled.
     pub fn cancelled(&mut self, id: u16) {
         if self.real.is_some_and(|real| real.id == id) {
-            self.real = None;
-            if self.stamp == Stamp::Unsupported {
-                self.generation += 1;
-            }
+            self.lose_real();
         }
     }
 
-    /// The info was read, data after the completion code; an empty one was an error. `sent`: serial
-    /// number and time of the command. Returns whether the contents have changed.
-    pub fn learn(&mut self, info: &[u8], sent: (u64, Instant)) -> bool {
-        if self.checked.is_some_and(|(checked, _)| checked > sent.0) {
+    /// The real reservation is no longer that under which the ids were given out.
+    fn lose_real(&mut self) {
+        if let Some(controller) = self.goes_on.take() {
+            self.ids.remove(&controller);
+        }
+        if self.real.take().is_some() && self.stamp == Stamp::Unsupported {
+            self.generation += 1;
+        }
+    }
+
+    /// The info was read, data after the completion code; an empty one was an error. Returns whether
+    /// the contents have changed.
+    pub fn learn(&mut self, info: &[u8], sent: Moment) -> bool {
+        if self.checked.is_some_and(|checked| checked > sent) {
             return false;
         }
         self.checked = Some(sent);
@@ -247,11 +266,12 @@ impl Repository {
         if let (Some(controller), Some((id, _))) = (controller, goes_on) {
             self.ids.insert(controller, (id, self.generation));
         }
+        self.goes_on = controller.filter(|_| goes_on.is_some());
     }
 
     /// The BMC was reset, or firmware was at work: its reservation is gone, the contents may be others.
     pub fn distrust(&mut self) {
-        self.real = None;
+        self.lose_real();
         self.checked = None;
     }
 
@@ -308,15 +328,15 @@ mod tests {
     const A: HandleId = HandleId(1);
     const B: HandleId = HandleId(2);
 
-    fn at(start: Instant, ms: u64) -> (u64, Instant) {
-        (ms, start + Duration::from_millis(ms))
+    fn at(start: Instant, ms: u64) -> Moment {
+        (start + Duration::from_millis(ms), ms)
     }
 
     #[test]
     fn a_reservation_is_good_after_a_look_behind_it() {
         let start = Instant::now();
         let mut r = Repository::new(start);
-        r.reserved(7, 10);
+        r.reserved(7, at(start, 10));
         assert_eq!(r.real(), None);
         assert!(!r.learn(&[1], at(start, 5)), "the first look changes nothing");
         assert_eq!(r.real(), None, "it was before the reservation");
@@ -333,11 +353,11 @@ mod tests {
     fn only_a_change_of_the_contents_voids_reservations() {
         let start = Instant::now();
         let mut r = Repository::new(start);
-        r.reserved(7, 0);
+        r.reserved(7, at(start, 0));
         r.learn(&[1, 2], at(start, 1));
         let a = r.hand_out(A);
         r.cancelled(7);
-        r.reserved(9, 10);
+        r.reserved(9, at(start, 10));
         r.learn(&[1, 2], at(start, 11));
         assert!(r.is_good(A, a), "somebody else had reserved, no more");
         assert!(r.learn(&[1, 3], at(start, 20)));
@@ -348,7 +368,7 @@ mod tests {
     fn without_info_every_cancellation_may_be_a_change() {
         let start = Instant::now();
         let mut r = Repository::new(start);
-        r.reserved(7, 0);
+        r.reserved(7, at(start, 0));
         r.learn(&[], at(start, 1));
         let a = r.hand_out(A);
         r.cancelled(7);
@@ -376,7 +396,7 @@ mod tests {
         let key = |lun| Key { kind: Kind::Sdr, addr: Addr::system_interface(lun) };
         all.entry(start, key(0)).unwrap().hand_out(A);
         for lun in 1..=255 {
-            assert!(all.entry(at(start, lun.into()).1, key(lun)).is_some());
+            assert!(all.entry(at(start, lun.into()).0, key(lun)).is_some());
         }
         assert_eq!(all.0.len(), MAX_REPOSITORIES);
         assert!(all.get(&key(0)).is_some() && all.get(&key(255)).is_some());

@@ -8,6 +8,7 @@ use kernel_abi::ipmi_devintf::{IPMI_MAX_MSG_LENGTH, IpmiTimingParms};
 use nix::errno::Errno;
 
 use super::cache;
+use super::enables::Setting;
 use super::jobs::Job;
 use super::leases;
 use super::scheduler::Class;
@@ -30,6 +31,10 @@ pub(super) enum Asker {
     Nobody,
 }
 
+/// When a command was handed to the BMC, and its number: of two at the same instant the BMC serves the
+/// one with the lower number first.
+pub(super) type Moment = (Instant, u64);
+
 /// Where a request is.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -46,9 +51,9 @@ pub(super) enum Place {
 /// What is remembered of a request that is with the BMC.
 #[derive(Debug)]
 pub(super) struct Sent {
-    /// Commands are numbered as they are handed to the BMC, from 1.
-    pub serial: u64,
     pub at: Instant,
+    /// How many were handed to the BMC before it, and itself: it serves them in this order.
+    pub number: u64,
     /// [`cache::Cache::epoch`] then.
     pub epoch: u64,
     /// Of its repository then, where one is known and its info was read.
@@ -57,10 +62,18 @@ pub(super) struct Sent {
     pub real: Option<u16>,
     /// Under what the answer is shared and kept.
     pub read: Option<(cache::Key, Keep)>,
-    /// A lease that it took, to give back if it fails.
+    /// A lease that it takes.
     pub leased: Option<leases::Key>,
+    /// The global enables that it sets.
+    pub enables: Option<Setting>,
     /// Identical reads that get the same answer.
     pub followers: Vec<Token>,
+}
+
+impl Sent {
+    pub fn moment(&self) -> Moment {
+        (self.at, self.number)
+    }
 }
 
 #[derive(Debug)]

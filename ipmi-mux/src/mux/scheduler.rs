@@ -246,6 +246,11 @@ impl Scheduler {
         self.line_up(id);
         token
     }
+
+    /// Flows, and requests of the mux's own.
+    pub fn len(&self) -> usize {
+        self.flows.len() + self.own.len()
+    }
 }
 
 #[cfg(test)]

@@ -123,6 +123,10 @@ impl Sequences {
         self.ranges.iter()
     }
 
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Who gets the answer to a message with this id, if it is a reserved one with a client.
     pub fn route(&self, msgid: i64) -> Option<HandleId> {
         if msgid < FIRST {

@@ -7,8 +7,9 @@ use ipmi::{CompletionCode, NetFn};
 use kernel_abi::ipmi_devintf::{IPMI_RESPONSE_RECV_TYPE, IPMI_RESPONSE_RESPONSE_TYPE};
 use nix::errno::Errno;
 
+use super::enables::Setting;
 use super::jobs::Job;
-use super::leases::Wish;
+use super::leases::{Taken, Wish};
 use super::repositories::{self, Role};
 use super::request::{Asker, Place, Request, Sent, check_system_interface};
 use super::trace::{Msg, What};
@@ -133,7 +134,7 @@ impl Mux {
             controller,
             class,
             accepted: now,
-            asked_after: self.dispatched,
+            asked_after: self.handed_over,
             deadline,
             timing,
             source,
@@ -206,19 +207,25 @@ impl Mux {
         if let Some((key, _)) = &wire.read {
             self.cache.share(key.clone(), token);
         }
-        let taken = wire.lease.filter(|key| self.leases.take(now, controller, *key));
+        self.handed_over += 1;
+        let number = self.handed_over;
+        let taken = wire.lease.filter(|key| self.leases.take(now, controller, *key, number));
+        if self.with_bmc == 0 {
+            self.silent_since = Some(now);
+        }
         self.with_bmc += 1;
         self.stats.to_bmc += 1;
-        self.dispatched += 1;
-        let (serial, epoch) = (self.dispatched, self.cache.epoch());
+        let epoch = self.cache.epoch();
+        let enables = wire.enables.map(|value| self.enables.sent(value));
         self.request_mut(token).place = Place::Sent(Box::new(Sent {
-            serial,
             at: now,
+            number,
             epoch,
             generation: wire.generation,
             real: wire.real,
             read: wire.read,
             leased: taken,
+            enables,
             followers: vec![],
         }));
         self.actions.push_back(Action::Send(outgoing));
@@ -246,25 +253,25 @@ impl Mux {
         let Some((request, sent)) = self.take_sent(token) else {
             self.stats.late_replies += 1;
             if !timed_out {
-                self.bmc_answered(now);
+                self.bmc_answered(0);
             }
-            self.last_answer = Some(now);
+            self.heard(now);
             return;
         };
         match (request.is_direct(), timed_out) {
-            (true, true) => self.bmc_failed(now, sent.at),
-            (true, false) => self.bmc_answered(now),
+            (true, true) => self.bmc_failed(now, sent.number),
+            (true, false) => self.bmc_answered(sent.number),
             (false, _) => {}
         }
         self.deadlines.remove(&(request.deadline, token));
         self.charge(now, &request, &sent);
-        self.learn(&request, &sent, &reply);
+        self.learn(now, &request, &sent, &reply);
         let cancelled = reply.data.first() == Some(&CompletionCode::RESERVATION_CANCELLED.0);
         let again = sent.real.is_some() && cancelled;
         match request.asker {
-            Asker::Job(job) => self.finish_job(now, job, &reply.data, sent.serial),
+            Asker::Job(job) => self.finish_job(now, job, &reply.data, sent.moment()),
             Asker::Handle(_) if again && request.replays < MAX_REPLAYS => {
-                self.replay(now, request);
+                self.replay(now, request, sent.real);
             }
             Asker::Handle(id) => {
                 self.answer(now, id, &request, &reply, Origin::Bmc);
@@ -279,14 +286,27 @@ impl Mux {
                 self.conclude(now, follower, &reply, Origin::Shared);
             }
         }
-        self.last_answer = Some(now);
+        self.heard(now);
         self.pump(now);
     }
 
-    fn replay(&mut self, now: Instant, mut request: Request) {
+    /// Sends a request again whose reservation `real` was cancelled.
+    fn replay(&mut self, now: Instant, mut request: Request, real: Option<u16>) {
         self.stats.replays += 1;
-        request.replays += 1;
+        let repository = repositories::role(&request.send).map(|(key, ..)| key);
+        let repository = repository.and_then(|key| self.repositories.get(&key));
+        // Where we have another by now it was we who cancelled it, for another client.
+        let by_others = repository.is_none_or(|r| !r.has_real_beside(real));
+        request.replays += u8::from(by_others);
+        // Another token: the answer to the first may come twice.
+        let before = std::mem::replace(&mut request.token, self.new_token());
         let token = request.token;
+        if let Asker::Handle(id) = request.asker
+            && let Some(handle) = self.handles.get_mut(&id)
+        {
+            handle.pending.remove(&before);
+            handle.pending.insert(token);
+        }
         self.deadlines.insert((request.deadline, token));
         self.requests.insert(token, request);
         self.settle(now, token, false);
@@ -301,7 +321,7 @@ impl Mux {
     }
 
     /// Takes to heart what an answer tells of the BMC.
-    fn learn(&mut self, request: &Request, sent: &Sent, reply: &Incoming) {
+    fn learn(&mut self, now: Instant, request: &Request, sent: &Sent, reply: &Incoming) {
         let ok = reply.data.first() == Some(&0);
         let send = &request.send;
         if is_change(send) {
@@ -312,7 +332,7 @@ impl Mux {
             && let Some(repository) = self.repositories.get_mut(&key)
         {
             if role == Role::Info && ok {
-                repository.learn(&reply.data[1..], (sent.serial, sent.at));
+                repository.learn(&reply.data[1..], sent.moment());
                 generation = Some(repository.generation());
             }
             if changes && ok {
@@ -329,22 +349,45 @@ impl Mux {
             let sent = (sent.at, sent.epoch);
             self.cache.store(key.clone(), *keep, sent, generation.unwrap_or(0), reply);
         }
-        if let ([0, ..], [value], true) = (&reply.data[..], &send.data[..], is_set_enables(request))
-            && let Asker::Handle(_) | Asker::Nobody = request.asker
-            && let Some(real) = self.enables.wanted(request.controller, *value)
-            && self.controllers.contains_key(&request.controller)
-        {
-            self.enables.set(request.controller, *value, real);
-        }
-        if let Some(wish) = Wish::of(send) {
-            let key = (send.addr, wish.part());
-            let gives_back = ok && matches!(wish, Wish::GiveBack(_));
-            if gives_back || !ok && sent.leased == Some(key) {
-                self.leases.give_back(request.controller, key);
-            }
+        let timed_out = reply.data.first() == Some(&CompletionCode::TIMEOUT.0);
+        self.learn_of_lease(request, sent, ok, timed_out);
+        if let Some(setting) = sent.enables {
+            self.learn_of_enables(now, request, setting, ok);
         }
         if upsets_everything(send) {
             self.distrust();
+        }
+    }
+
+    fn learn_of_lease(&mut self, request: &Request, sent: &Sent, ok: bool, timed_out: bool) {
+        if let Some(key) = sent.leased {
+            let how = match (ok, timed_out) {
+                (true, _) => Taken::Done,
+                (_, true) => Taken::Unknown,
+                _ => Taken::Failed,
+            };
+            self.leases.taken(request.controller, key, sent.number, how);
+            if ok && self.leases.holder(key) == Some(request.controller) {
+                self.owed.roll_backs.retain(|(part, _), _| *part != key);
+            }
+        } else if let Some(Wish::GiveBack(part)) = Wish::of(&request.send).filter(|_| ok) {
+            let key = (request.send.addr, part);
+            self.leases.give_back(request.controller, key, sent.number);
+        }
+    }
+
+    fn learn_of_enables(&mut self, now: Instant, request: &Request, setting: Setting, ok: bool) {
+        let own = matches!(request.asker, Asker::Job(_));
+        if ok {
+            let is_there = !own && self.controllers.contains_key(&request.controller);
+            let value = request.send.data.first().filter(|_| is_there);
+            self.enables.took(setting, value.map(|value| (request.controller, *value)));
+        } else {
+            self.enables.failed(setting);
+        }
+        // Of the mux's own that is seen to when the job ends.
+        if !own {
+            self.restore_enables(now);
         }
     }
 
@@ -363,7 +406,10 @@ impl Mux {
             self.scheduler.charge(id, std::time::Duration::ZERO);
         }
         if let Some(key) = sent.leased {
-            self.leases.give_back(request.controller, key);
+            self.leases.taken(request.controller, key, sent.number, Taken::Failed);
+        }
+        if let Some(setting) = sent.enables {
+            self.enables.refused(setting);
         }
         let (asker, class) = (request.asker, request.class);
         if matches!(errno, Errno::EAGAIN | Errno::EBUSY) && asker != Asker::Nobody {
@@ -381,7 +427,7 @@ impl Mux {
             let reply = own_answer(&request, &[CompletionCode::UNSPECIFIED.0]);
             match asker {
                 Asker::Handle(id) => self.answer(now, id, &request, &reply, Origin::Mux),
-                Asker::Job(job) => self.finish_job(now, job, &reply.data, self.dispatched),
+                Asker::Job(job) => self.finish_job(now, job, &reply.data, (now, 0)),
                 Asker::Nobody => {}
             }
         }
@@ -408,6 +454,9 @@ impl Mux {
             self.deadlines.pop_first();
             self.expire(now, token);
         }
+        if self.owed.at.is_some_and(|at| at <= now) {
+            self.pay_back(now);
+        }
         if self.breaker.probe_at().is_some_and(|at| at <= now) {
             self.breaker.asked(now);
             self.start_job(now, Job::Probe);
@@ -418,12 +467,18 @@ impl Mux {
     fn expire(&mut self, now: Instant, token: Token) {
         let Some(request) = self.requests.get(&token) else { return };
         let (asker, direct) = (request.asker, request.is_direct());
-        let sent_at = if let Place::Sent(sent) = &request.place { Some(sent.at) } else { None };
-        let is_sent = sent_at.is_some();
+        let number = if let Place::Sent(sent) = &request.place { Some(sent.number) } else { None };
+        let is_sent = number.is_some();
         if is_sent && asker == Asker::Nobody {
-            if let Some((_, sent)) = self.take_sent(token) {
+            if let Some((request, sent)) = self.take_sent(token) {
                 self.stats.never_answered += 1;
                 self.actions.push_back(Action::Forget(token));
+                if let Some(key) = sent.leased {
+                    self.leases.taken(request.controller, key, sent.number, Taken::Unknown);
+                }
+                if let Some(setting) = sent.enables {
+                    self.learn_of_enables(now, &request, setting, false);
+                }
                 self.settle_followers(now, sent.followers);
             }
             return;
@@ -435,9 +490,16 @@ impl Mux {
             handle.counters.timeouts += 1;
         }
         let long = command::takes_long(request.send.netfn, request.send.cmd);
+        if matches!(&request.place, Place::Sent(sent) if sent.enables.is_some()) {
+            self.enables.in_doubt();
+        }
         self.answer_myself(now, token, CompletionCode::TIMEOUT);
-        if let Some(sent_at) = sent_at.filter(|_| direct && !long) {
-            self.bmc_failed(now, sent_at);
+        self.restore_enables(now);
+        // One that came to the BMC just before its deadline tells nothing of it.
+        let silent = self.silent_since.map(|since| now.saturating_duration_since(since));
+        let is_silent = silent.is_some_and(|silent| silent >= self.limits.deadline / 2);
+        if let Some(number) = number.filter(|_| direct && !long && is_silent) {
+            self.bmc_failed(now, number);
         }
     }
 
@@ -458,7 +520,7 @@ impl Mux {
         }
         self.abandon(now, token);
         if let Asker::Job(job) = asker {
-            self.finish_job(now, job, &reply.data, self.dispatched);
+            self.finish_job(now, job, &reply.data, (now, 0));
         }
     }
 
@@ -520,7 +582,7 @@ impl Mux {
         self.deadlines.remove(&(request.deadline, token));
         match request.asker {
             Asker::Handle(id) => self.answer(now, id, &request, reply, origin),
-            Asker::Job(job) => self.finish_job(now, job, &reply.data, self.dispatched),
+            Asker::Job(job) => self.finish_job(now, job, &reply.data, (now, 0)),
             Asker::Nobody => {}
         }
     }
@@ -567,16 +629,21 @@ impl Mux {
         }));
     }
 
-    /// The BMC answered.
-    fn bmc_answered(&mut self, now: Instant) {
-        if self.breaker.heard(now) {
+    fn heard(&mut self, now: Instant) {
+        self.last_answer = Some(now);
+        self.silent_since = Some(now);
+    }
+
+    /// The BMC answered the command of this number.
+    fn bmc_answered(&mut self, number: u64) {
+        if self.breaker.heard(number) {
             self.actions.push_back(Action::Breaker { open: false });
         }
     }
 
-    /// The BMC did not answer a command that was sent at `sent`.
-    fn bmc_failed(&mut self, now: Instant, sent: Instant) {
-        if self.breaker.failed(now, sent) {
+    /// The BMC did not answer the command of this number.
+    fn bmc_failed(&mut self, now: Instant, number: u64) {
+        if self.breaker.failed(now, number) {
             self.stats.breaker_openings += 1;
             self.actions.push_back(Action::Breaker { open: true });
             self.fail_waiting(now);
@@ -603,11 +670,6 @@ fn is_change(send: &Send) -> bool {
 
 fn is_cancelled(data: &[u8]) -> bool {
     data.first() == Some(&CompletionCode::RESERVATION_CANCELLED.0)
-}
-
-fn is_set_enables(request: &Request) -> bool {
-    let (netfn, cmd) = (request.send.netfn & 0x3f, request.send.cmd);
-    request.is_direct() && (netfn, cmd) == (NetFn::APP.get(), 0x2e)
 }
 
 /// Cold and warm reset, and whatever the firmware's commands do.

@@ -48,6 +48,8 @@ pub(super) struct Wire {
     pub read: Option<(cache::Key, Keep)>,
     pub generation: Option<u64>,
     pub lease: Option<leases::Key>,
+    /// The global enables that it sets.
+    pub enables: Option<u8>,
 }
 
 impl Mux {
@@ -63,7 +65,10 @@ impl Mux {
             return myself(&data);
         }
         match self.enables_verdict(request) {
-            Some(Ok(data)) => wire.data = Some(data),
+            Some(Ok(all)) => {
+                wire.data = Some(vec![all]);
+                wire.enables = Some(all);
+            }
             Some(Err(verdict)) => return verdict,
             None => {}
         }
@@ -95,7 +100,8 @@ impl Mux {
                 Role::Reserved { optional } => {
                     let id = repositories::reservation(&request.send.data);
                     let good = repository.is_good(request.controller, id);
-                    carries = true;
+                    // Where there is none and one is needed, the BMC shall say so.
+                    carries = id != 0 || optional;
                     if id != 0 && good {
                         // The real one is put in below, when it is clear that the BMC is asked.
                         wire.real = repository.real();
@@ -144,6 +150,9 @@ impl Mux {
             let key = cache::Key::new(&request.send, request.source, false);
             wire.generation = self.known_generation(request);
             wire.read = Some((key, keep));
+        }
+        if let Asker::Job(Job::RestoreEnables(value)) = request.asker {
+            wire.enables = Some(value);
         }
         Verdict::Send(wire)
     }
@@ -200,7 +209,12 @@ impl Mux {
     /// belong to the driver, and who clears them takes everybody's events.
     fn handles_own_state(&mut self, request: &Request) -> Option<Vec<u8>> {
         let own = request.is_direct() && request.send.netfn & 0x3f == NetFn::APP.get();
-        let handle = self.handles.get_mut(&request.sender).filter(|_| own)?;
+        // Its sender may be gone, where another gets the answer.
+        let id = match request.asker {
+            Asker::Handle(to) if !self.handles.contains_key(&request.sender) => to,
+            _ => request.sender,
+        };
+        let handle = self.handles.get_mut(&id).filter(|_| own)?;
         match (request.send.cmd, &request.send.data[..]) {
             (0x31, []) => Some(vec![0, handle.message_flags()]),
             (0x30, [flags]) => {
@@ -211,7 +225,7 @@ impl Mux {
         }
     }
 
-    fn enables_verdict(&mut self, request: &Request) -> Option<Result<Vec<u8>, Verdict>> {
+    fn enables_verdict(&mut self, request: &Request) -> Option<Result<u8, Verdict>> {
         if !request.is_direct() || request.send.netfn & 0x3f != NetFn::APP.get() {
             return None;
         }
@@ -223,11 +237,8 @@ impl Mux {
             }
             (0x2e, [value]) => match self.enables.wanted(request.controller, *value) {
                 None => Some(Err(Verdict::Wait(Job::Enables))),
-                Some(all) if self.enables.is_real(all) => {
-                    self.enables.set(request.controller, *value, all);
-                    Some(Err(myself(&[0])))
-                }
-                Some(all) => Some(Ok(vec![all])),
+                // Even if it has them already, as far as we know: it may have been reset.
+                Some(all) => Some(Ok(all)),
             },
             _ => None,
         }
