@@ -300,6 +300,35 @@ fn requests_refused_together_keep_their_order() {
 }
 
 #[test]
+fn a_cancellation_that_comes_twice_is_not_taken_for_the_answer_to_the_repetition() {
+    let (mut mux, now) = mux();
+    let a = mux.open(now, owner(0)).unwrap();
+    let answer = |mux: &mut Mux, token: Token, cmd: u8, data: &[u8]| {
+        mux.handle_reply(now, token, Incoming { netfn: 0x0b, cmd, ..reply(data) });
+        sends(mux).first().map(|out| (out.token, out.cmd))
+    };
+    let reserve = |mux: &mut Mux, token: Token, id: u8| {
+        let (info, cmd) = answer(mux, token, 0x22, &[0, id, 0]).unwrap();
+        assert_eq!(cmd, 0x20);
+        answer(mux, info, cmd, &[0, 0x51, 1, 0])
+    };
+    mux.send(now, a, Send { netfn: 0x0a, cmd: 0x22, ..command(1) }).unwrap();
+    let token = sends(&mut mux)[0].token;
+    assert_eq!(reserve(&mut mux, token, 7), None);
+    let id = inbox(&mut mux, a)[0].data[1];
+    let data = vec![id, 0, 1, 0, 5, 16];
+    mux.send(now, a, Send { netfn: 0x0a, cmd: 0x23, data, ..command(2) }).unwrap();
+    let first = sends(&mut mux)[0].token;
+    mux.handle_reply(now, first, Incoming { netfn: 0x0b, cmd: 0x23, ..reply(&[0xc5]) });
+    let token = sends(&mut mux)[0].token;
+    let (second, _) = reserve(&mut mux, token, 8).unwrap();
+    mux.handle_reply(now, first, Incoming { netfn: 0x0b, cmd: 0x23, ..reply(&[0xc5]) });
+    assert_eq!((mux.stats().late_replies, sends(&mut mux).len()), (1, 0));
+    mux.handle_reply(now, second, Incoming { netfn: 0x0b, cmd: 0x23, ..reply(&[0, 2, 0, 9]) });
+    assert_eq!(inbox(&mut mux, a)[0].data, [0, 2, 0, 9]);
+}
+
+#[test]
 fn maintenance_mode_is_on_while_somebody_holds_it() {
     let (mut mux, now) = mux();
     let (a, b) = (mux.open(now, owner(0)).unwrap(), mux.open(now, owner(0)).unwrap());

@@ -78,6 +78,11 @@ impl Mux {
                 self.stats.lease_refusals += 1;
                 return code(CompletionCode::NOT_IN_THIS_STATE);
             }
+            // "Set complete" for a holder that is gone must not end what the next one begins.
+            let rolls_back = |job: &&Job| matches!(job, Job::RollBack(of, _) if *of == key);
+            if let Some(job) = self.jobs.keys().find(rolls_back) {
+                return Verdict::Wait(*job);
+            }
             wire.lease = matches!(wish, Wish::Take(_)).then_some(key);
         }
         let role = repositories::role(&request.send);
