@@ -7,14 +7,15 @@
 //! gets it as its tag, so that it saves up nothing.
 //!
 //! A flow that had no turn for a round (as many turns as there are flows) and owes nothing is *sparse*
-//! and goes before those in line, as long as the first of these has not waited for two rounds. So who asks
-//! seldom does not wait for those who flood, and who always asks waits for its round.
+//! and goes before those in line. So who asks seldom does not wait for those who flood. Before all goes
+//! whoever has waited for two rounds and a second of the BMC's time: one command that took long, perhaps by
+//! chance, costs its sender as many rounds as it took turns, which is fair and can be too long.
 //!
 //! Deficit round robin with a list of new flows (RFC 8290) does the same for packets, whose cost is known when
 //! they are sent. Here it is known afterwards, debts are carried over rounds, and whoever still had one when
 //! it came back was not new and starved.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::{HandleId, Token};
@@ -24,6 +25,8 @@ const FIRST_ESTIMATE_US: u64 = 3_000;
 /// The furthest a flow's tag gets ahead of the virtual time, microseconds, so that one command of a minute
 /// does not shut a handle out for one.
 const MOST_AHEAD_US: u64 = 500_000;
+/// The longest a flow waits, microseconds of the BMC's time, unless two rounds take longer.
+const LONGEST_WAIT_US: u64 = 300_000;
 /// Turns a waiting class is passed over by the classes before it, until it gets one.
 const PASSED_OVER: u32 = 8;
 
@@ -56,9 +59,10 @@ struct Flow {
     place: Option<Place>,
     /// Its first request waits for something else than its turn.
     blocked: bool,
-    /// [`Scheduler::turns`] when it had its last one, and when it lined up.
+    /// [`Scheduler::turns`] when it had its last one.
     served: Option<u64>,
-    lined_up: u64,
+    /// The same when it lined up, and [`Scheduler::busy_us`].
+    lined_up: (u64, u64),
     /// What the requests that were taken off and not charged yet were expected to cost.
     in_service: VecDeque<u64>,
 }
@@ -66,6 +70,8 @@ struct Flow {
 #[derive(Debug, Default)]
 struct Line {
     ready: BTreeSet<(Place, HandleId)>,
+    /// The same flows by the order in which they came.
+    arrived: BTreeMap<u64, HandleId>,
     virtual_time: u64,
     in_service: u64,
     passed_over: u32,
@@ -75,6 +81,11 @@ impl Line {
     /// Turns in a round.
     fn round(&self) -> u64 {
         self.ready.len() as u64 + self.in_service
+    }
+
+    fn leave(&mut self, place: Place, id: HandleId) {
+        self.ready.remove(&(place, id));
+        self.arrived.remove(&place.2);
     }
 }
 
@@ -87,6 +98,8 @@ pub(super) struct Scheduler {
     lines: [Line; Class::COUNT],
     /// Requests of handles taken off so far.
     turns: u64,
+    /// What they cost, microseconds.
+    busy_us: u64,
     /// What a command costs, microseconds, as a moving average.
     estimate_us: u64,
     arrivals: u64,
@@ -99,6 +112,7 @@ impl Default for Scheduler {
             flows: HashMap::new(),
             lines: Default::default(),
             turns: 0,
+            busy_us: 0,
             estimate_us: FIRST_ESTIMATE_US,
             arrivals: 0,
         }
@@ -153,12 +167,13 @@ impl Scheduler {
                 *tag = (*tag).max(line.virtual_time);
                 self.arrivals += 1;
                 let place = (owes || !rests, *tag, self.arrivals);
-                flow.lined_up = self.turns;
+                flow.lined_up = (self.turns, self.busy_us);
                 flow.place = Some(place);
                 line.ready.insert((place, id));
+                line.arrived.insert(self.arrivals, id);
             }
             Some(place) if !is_ready => {
-                line.ready.remove(&(place, id));
+                line.leave(place, id);
                 flow.place = None;
             }
             _ => {}
@@ -180,7 +195,7 @@ impl Scheduler {
     /// The handle is closed.
     pub fn forget(&mut self, id: HandleId) {
         if let Some(Flow { class, place: Some(place), .. }) = self.flows.remove(&id) {
-            self.lines[class as usize].ready.remove(&(place, id));
+            self.lines[class as usize].leave(place, id);
         }
     }
 
@@ -198,6 +213,7 @@ impl Scheduler {
         if took > 0 {
             self.estimate_us = (self.estimate_us * 7 + took).div_ceil(8);
         }
+        self.busy_us += took;
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let Some(expected) = flow.in_service.pop_front() else { return };
         let line = &mut self.lines[flow.class as usize];
@@ -226,13 +242,14 @@ impl Scheduler {
             *passed_over = if class == chosen { 0 } else { *passed_over + 1 };
         }
         let line = &mut self.lines[chosen];
-        let in_line = ((true, 0, 0), HandleId(0));
-        let first = line.ready.range(in_line..).next();
-        let overdue = |(_, id): &&(Place, HandleId)| {
-            self.flows.get(id).is_some_and(|f| self.turns - f.lined_up > 2 * line.round())
-        };
-        let (place, id) = first.filter(overdue).or(line.ready.first()).copied()?;
-        line.ready.remove(&(place, id));
+        let longest = line.arrived.values().next().and_then(|id| Some((*id, self.flows.get(id)?)));
+        let overdue = longest.filter(|(_, flow)| {
+            let (turns, busy_us) = flow.lined_up;
+            self.turns - turns > 2 * line.round() && self.busy_us - busy_us > LONGEST_WAIT_US
+        });
+        let overdue = overdue.and_then(|(id, flow)| Some((flow.place?, id)));
+        let (place, id) = overdue.or(line.ready.first().copied())?;
+        line.leave(place, id);
         let (_, tag, _) = place;
         self.turns += 1;
         line.virtual_time = line.virtual_time.max(tag);
@@ -368,6 +385,26 @@ mod tests {
             let even = if think_ms <= 20 { most / 6 } else { most / 2 };
             assert!(most - least <= even, "think {think_ms}: between {least} and {most}");
         }
+    }
+
+    /// One of 300 has a command that takes 200 ms by chance: that is not held against it for minutes.
+    #[test]
+    fn nobody_starves_for_one_slow_command() {
+        let mut scheduler = Scheduler::default();
+        let mut last = vec![0u64; 301];
+        let mut longest = 0;
+        for id in 1..=300 {
+            scheduler.push(HandleId(id), Class::Normal, Token(id));
+        }
+        for turn in 1..6000u64 {
+            let Token(id) = scheduler.next().unwrap();
+            longest = longest.max(turn - last[id as usize]);
+            last[id as usize] = turn;
+            let took = if turn % 97 == 0 { 200 } else { 4 };
+            scheduler.charge(HandleId(id), Duration::from_millis(took));
+            scheduler.push(HandleId(id), Class::Normal, Token(id));
+        }
+        assert!(longest <= 3 * 300, "somebody waited {longest} turns");
     }
 
     #[test]
