@@ -404,6 +404,7 @@ mod tests {
             scheduler.charge(HandleId(id), Duration::from_millis(took));
             scheduler.push(HandleId(id), Class::Normal, Token(id));
         }
+        let longest = last[1..].iter().map(|last| 6000 - last).max().unwrap().max(longest);
         assert!(longest <= 3 * 300, "somebody waited {longest} turns");
     }
 
