@@ -144,6 +144,22 @@ fn a_hung_bmc_gets_no_more_than_the_window_and_everybody_is_answered() {
     assert_eq!(sends(&mut mux).len(), 1, "and serves when it answers");
 }
 
+/// An interface that watches the time itself, as QEMU's does, answers C3 for a BMC that says nothing.
+#[test]
+fn a_time_out_of_the_interface_is_no_sign_of_life() {
+    let (mut mux, now) = mux();
+    let a = mux.open(now, owner(0)).unwrap();
+    for msgid in 0..4 {
+        mux.send(now, a, command(msgid)).unwrap();
+    }
+    let first = sends(&mut mux)[0].token;
+    mux.handle_reply(now + Duration::from_secs(4), first, reply(&[0xc3]));
+    assert_eq!(mux.stats().breaker_open, 0, "one may be lost");
+    mux.handle_timeout(now + LIMITS.deadline);
+    assert_eq!(mux.stats().breaker_open, 1);
+    assert_eq!(inbox(&mut mux, a).len(), 4);
+}
+
 #[test]
 fn erasing_may_take_its_time() {
     let (mut mux, now) = mux();

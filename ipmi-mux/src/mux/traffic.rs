@@ -255,7 +255,7 @@ impl Mux {
             if !timed_out {
                 self.bmc_answered(0);
             }
-            self.heard(now);
+            self.heard(now, timed_out);
             return;
         };
         match (request.is_direct(), timed_out) {
@@ -286,7 +286,7 @@ impl Mux {
                 self.conclude(now, follower, &reply, Origin::Shared);
             }
         }
-        self.heard(now);
+        self.heard(now, timed_out);
         self.pump(now);
     }
 
@@ -629,9 +629,12 @@ impl Mux {
         }));
     }
 
-    fn heard(&mut self, now: Instant) {
+    /// Something came back; a time-out is the interface's word that the BMC said nothing.
+    fn heard(&mut self, now: Instant, timed_out: bool) {
         self.last_answer = Some(now);
-        self.silent_since = Some(now);
+        if !timed_out {
+            self.silent_since = Some(now);
+        }
     }
 
     /// The BMC answered the command of this number.
