@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+use std::sync::Arc;
+
+use kernel_abi::ipmi_devintf::IPMI_ASYNC_EVENT_RECV_TYPE;
+
 use super::*;
-use crate::devintf::{Message, Send};
+use crate::addr::Addr;
+use crate::devintf::{CommandSpec, Message, Send};
+use crate::policy::Policy;
 
 const ABANDONED_FOR: Duration = Duration::from_secs(60);
 
