@@ -131,7 +131,7 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
     // The alarm may ring too early, never too late: to set it for each request would cost more.
     let mut set_for = far_away();
     let mut in_a_row = 0;
-    let end = loop {
+    let is_removed = loop {
         if let Some(at) = shell.mux.next_timeout().filter(|at| *at < set_for) {
             alarm.as_mut().reset(at.into());
             set_for = at;
@@ -140,20 +140,20 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
             biased;
             Some(event) = from_back.recv(), if in_a_row < MAX_IN_A_ROW => {
                 in_a_row += 1;
-                if let Some(end) = shell.on_back(Instant::now(), event, &config) { break end }
+                if shell.on_back(Instant::now(), event, &config) { break true }
             }
             Some(event) = from_nodes.recv(), if in_a_row < MAX_IN_A_ROW => {
                 in_a_row += 1;
                 shell.on_node(Instant::now(), event, &config.runtime_dir);
             }
             Some(event) = from_rare.recv() => match event {
-                Rare::Signal(Signal::Stop) => break End::Stopped,
+                Rare::Signal(Signal::Stop) => break false,
                 Rare::Signal(Signal::Reload) => {
                     tracing::info!("the configuration is read at the start only");
                 }
                 Rare::Removal(removal) => {
                     if removal == Removal::Certain || shell.back.is_gone() {
-                        break removed(&config);
+                        break true;
                     }
                 }
                 Rare::Tick => if let Some(watchdog) = &watchdog { watchdog.kick() },
@@ -177,12 +177,13 @@ pub async fn serve(config: Config) -> anyhow::Result<End> {
         stats.set(shell.mux.stats());
     };
     notify::stopping();
-    tracing::info!(?end, "stopping");
+    tracing::info!(is_removed, "stopping");
     // The nodes go first: callers get their error now, not when the last answer is written.
-    drop(shell);
+    let back = shell.into_back();
     drop((from_nodes, stop_control));
     let _ = control.await;
-    Ok(end)
+    back.until_closable().await;
+    Ok(if is_removed { removed(&config) } else { End::Stopped })
 }
 
 /// What happens now and then. It is looked after beside the main loop, which has enough to do with

@@ -18,7 +18,7 @@ use kernel_abi::ipmi_devintf::{
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use tokio::io::unix::AsyncFd;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{BackEvent, Events};
 use crate::addr::{Addr, Kind};
@@ -34,6 +34,11 @@ pub const ABANDONED_FOR: Duration = Duration::from_secs(60);
 
 /// A BMC that does not answer a question of ours at the start in this time is left alone.
 const PROBE_LIMIT: Duration = Duration::from_secs(6);
+
+/// How long to keep the file open for a driver that is going. It is through in milliseconds, but for the
+/// command it may be at, and that waits for the BMC.
+const GOING_LIMIT: Duration = Duration::from_secs(3);
+const GOING_PAUSE: Duration = Duration::from_millis(10);
 
 /// Bits of the message id that are the sequence number on the wire when a response is sent.
 const SEQ_BITS: u32 = 6;
@@ -72,6 +77,30 @@ pub struct Devintf {
     file: Arc<AsyncFd<OwnedFd>>,
     /// The interface's own address and LUN per channel.
     defaults: [(u8, u8); IPMI_NUM_CHANNELS],
+    interface: Option<Interface>,
+}
+
+/// An interface of the driver in sysfs.
+#[derive(Debug)]
+struct Interface {
+    /// Its node, which goes first when the driver is unbound.
+    node: PathBuf,
+    /// Its link to the BMC, which goes when the driver has let go of all open files.
+    bmc: PathBuf,
+}
+
+impl Interface {
+    fn of(fd: &OwnedFd) -> Option<Self> {
+        let device = nix::sys::stat::fstat(fd).ok()?.st_rdev;
+        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+        let node = PathBuf::from(format!("/sys/dev/char/{major}:{minor}"));
+        let bmc = node.join("device").canonicalize().ok()?.join("bmc");
+        Some(Self { node, bmc })
+    }
+
+    fn is_going(&self) -> bool {
+        !self.node.exists() && self.bmc.is_symlink()
+    }
 }
 
 /// What the BMC says of itself (Get Device ID, IPMI 2.0 section 20.1): the data after the completion code.
@@ -99,8 +128,9 @@ impl Devintf {
             let address = abi::my_address(&fd, channel).map_err(other)?;
             *default = (address, abi::my_lun(&fd, channel).map_err(other)?);
         }
+        let interface = Interface::of(&fd);
         let file = watch_readable(fd).map_err(|_| other(Errno::EPERM))?;
-        Ok(Self { file: Arc::new(file), defaults })
+        Ok(Self { file: Arc::new(file), defaults, interface })
     }
 
     /// The interface's own address and LUN per channel.
@@ -187,6 +217,21 @@ impl Devintf {
     /// Whether the driver has cut this file off.
     pub(super) fn is_gone(&self) -> bool {
         abi::my_address(self.file.get_ref(), 0) == Err(Errno::ENODEV)
+    }
+
+    /// Returns when the file can be closed: at once, unless the driver is going.
+    ///
+    /// `ipmi_unregister_smi` goes through the open files without holding them, up to Linux 6.15 at least. One
+    /// that is closed meanwhile is freed under its hands: the kernel oopses, or the unbinding hangs.
+    pub(super) async fn until_closable(&self) {
+        let Some(interface) = &self.interface else { return };
+        let gone = async {
+            while interface.is_going() {
+                sleep(GOING_PAUSE).await;
+            }
+        };
+        // Later it is not at the open files any more.
+        let _ = timeout(GOING_LIMIT, gone).await;
     }
 
     pub(super) fn send(&mut self, out: &Outgoing) -> Result<(), Errno> {

@@ -70,6 +70,13 @@ impl Back {
         }
     }
 
+    /// Returns when the back end can be dropped.
+    pub async fn until_closable(&self) {
+        if let Self::Devintf(back) = self {
+            back.until_closable().await;
+        }
+    }
+
     /// Nobody waits for this request any more.
     pub fn forget(&mut self, token: Token) {
         match self {

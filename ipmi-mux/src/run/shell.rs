@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use zerocopy::IntoBytes;
 
-use super::{End, removed};
 use crate::audit::Audit;
 use crate::back::{Back, BackEvent};
 use crate::config::Config;
@@ -39,12 +38,13 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn on_back(
-        &mut self,
-        now: Instant,
-        event: BackEvent,
-        config: &Config,
-    ) -> Option<End> {
+    /// Closes everything but the way to the BMC.
+    pub(super) fn into_back(self) -> Back {
+        self.back
+    }
+
+    /// Returns whether the BMC's device is gone.
+    pub(super) fn on_back(&mut self, now: Instant, event: BackEvent, config: &Config) -> bool {
         let bmc = &config.bmc;
         match event {
             BackEvent::Reply(token, reply) => self.mux.handle_reply(now, token, reply),
@@ -64,10 +64,10 @@ impl Shell {
             }
             BackEvent::Gone(reason) => {
                 tracing::warn!(%bmc, reason, "the BMC's device is gone");
-                return Some(removed(config));
+                return true;
             }
         }
-        None
+        false
     }
 
     pub(super) fn on_reservation(
