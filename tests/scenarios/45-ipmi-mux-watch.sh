@@ -77,7 +77,7 @@ note "the capture has $_output"
 
 # Commands are told of also when their sender does not wait for the answer.
 bmc-sim ctl service-time 300 >/dev/null
-ipmi-load --node "$NODE" --commands 50 --echo >/dev/null 2>&1 &
+ipmi-load --node "$NODE" --commands 50 >/dev/null 2>&1 &
 busy() { [[ $(counter in_flight) -ge 1 ]]; }
 wait_for 10 "a client is inside a command" busy
 kill -9 %?ipmi-load
@@ -98,7 +98,15 @@ note "a signal ends it with status 0"
 
 # Watchers that do not read: clients are as fast as without, and the daemon stays small. Then 300 handles
 # get ten events each, which is more than is kept for a watcher.
-rate() { ipmi-load --node /dev/ipmi/2 --handles 4 --seconds 1 --echo --limit 20 --json | jq '.rate_per_s | floor'; }
+# Without KVM two virtual processors that wake each other make the rate a matter of luck: all on one, best of three.
+cpus=$(taskset -cp "$(mux_pid)" | sed 's/.*: //')
+rate() {
+    taskset -acp 0 "$(mux_pid)" >/dev/null
+    for _ in 1 2 3; do
+        taskset -c 0 ipmi-load --node /dev/ipmi/2 --handles 4 --seconds 1 --limit 20 --json
+    done | jq -s 'map(.rate_per_s | floor) | max'
+    taskset -acp "$cpus" "$(mux_pid)" >/dev/null
+}
 resident() { awk '/^VmRSS/ {print $2}' "/proc/$(mux_pid)/status"; }
 kill "${watching[@]}"
 wait_for 10 "nobody watches" watchers 0

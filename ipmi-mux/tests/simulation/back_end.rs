@@ -95,7 +95,9 @@ impl World {
         let reply = |data| Event::Reply(token, out.addr, (out.netfn | 1, out.cmd), data);
         if !is_lost {
             if self.rng.permille(twice) {
-                let again = self.plan.delay(&mut self.rng);
+                let soon = self.rng.permille(500);
+                let again = if soon { 5 * MS } else { self.plan.delay(&mut self.rng) };
+                let again = self.rng.between(delay, delay + again);
                 self.after(again, reply(data.clone()));
             }
             self.after(delay, reply(data));
