@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # limit: 200
+# profile: full
 # Every ioctl of the kernel's driver, right and wrong, ends on a node of the mux as on the kernel's.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh

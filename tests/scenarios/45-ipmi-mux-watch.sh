@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # limit: 90
+# profile: full
 # `watch` shows who does what, to whom it may, without holding anybody up.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
@@ -77,7 +78,7 @@ note "the capture has $_output"
 
 # Commands are told of also when their sender does not wait for the answer.
 bmc-sim ctl service-time 300 >/dev/null
-ipmi-load --node "$NODE" --commands 50 >/dev/null 2>&1 &
+ipmi-load --node "$NODE" --commands 50 --echo >/dev/null 2>&1 &
 busy() { [[ $(counter in_flight) -ge 1 ]]; }
 wait_for 10 "a client is inside a command" busy
 kill -9 %?ipmi-load
@@ -103,7 +104,7 @@ cpus=$(taskset -cp "$(mux_pid)" | sed 's/.*: //')
 rate() {
     taskset -acp 0 "$(mux_pid)" >/dev/null
     for _ in 1 2 3; do
-        taskset -c 0 ipmi-load --node /dev/ipmi/2 --handles 4 --seconds 1 --limit 20 --json
+        taskset -c 0 ipmi-load --node /dev/ipmi/2 --handles 4 --seconds 1 --echo --limit 20 --json
     done | jq -s 'map(.rate_per_s | floor) | max'
     taskset -acp "$cpus" "$(mux_pid)" >/dev/null
 }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 240
+# limit: 150
 # Clients, daemon and BMC fail in turn: nobody else notices, and nobody waits longer than 10 s.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
@@ -10,9 +10,7 @@
 trap 'bmc-sim ctl fault clear >/dev/null; bmc-sim ctl service-time 3 >/dev/null' EXIT
 wait_for 30 "the daemon serves" mux_serves
 
-now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 idle() { [[ $(counter handles) == 0 ]]; }
-others_are_served() { ipmi-load --node /dev/ipmi/2 --handles 4 --commands 5 --echo --limit 10; }
 
 # A client killed inside a command.
 bmc-sim ctl service-time 300 >/dev/null
@@ -38,33 +36,9 @@ check "others are served beside a client that never reads" others_are_served
 eval "exec ${DEAF[1]}>&-"
 wait_for 15 "it is gone" idle
 
-# Replies that are late, double, wrong or missing: what is answered is answered rightly, and in time.
-for fault in "busy 3" "duplicate 5" "damaged 1" "lost 1" "late 2 1000ms" "wrong-command 1"; do
-    # shellcheck disable=SC2086
-    bmc-sim ctl fault $fault >/dev/null
-    start=$(now_ms)
-    ipmi-load --node "$NODE" --handles 4 --commands 5 --echo --limit 20 --json >load.json || true
-    took=$(($(now_ms) - start))
-    jq -e '.wrong == 0 and ([.errors_by | keys[] | select(startswith("completion code") | not)] == [])' load.json >/dev/null || fail "fault $fault: $(cat load.json)"
-    jq -e '.latency_us.max < 10000000' load.json >/dev/null || fail "fault $fault: a caller waits over 10 s: $(cat load.json)"
-    note "fault $fault: no wrong answer, done in $took ms"
-    bmc-sim ctl fault clear >/dev/null
-    wait_for 15 "and all is well again" others_are_served
-done
-
 # A BMC that answers nothing, before 200 callers: each has its error at its deadline of 5 s at the latest. When
 # it comes back, so do we.
 breaker() { [[ $(counter breaker_open) == "$1" ]]; }
-served_after() { # SECONDS WHAT: how long until others are served
-    local start took
-    start=$(now_ms)
-    until others_are_served >/dev/null 2>&1; do
-        (($(now_ms) - start < 10000)) || fail "$2: no service 10 s after it is back"
-    done
-    took=$(($(now_ms) - start))
-    ((took <= $1 * 1000)) || fail "$2: service only after $took ms"
-    note "$2: served again within $took ms"
-}
 bmc-sim ctl service-time 600000 >/dev/null
 ipmi-load --node "$NODE" --handles 200 --commands 1 --echo --limit 20 --json >load.json || true
 jq -e '.timeouts == 200 and .wrong == 0 and .errors == 0' load.json >/dev/null || fail "BMC hung: $(cat load.json)"
@@ -75,13 +49,6 @@ bmc-sim ctl service-time 1 >/dev/null
 served_after 2 "a BMC that hung"
 check "the breaker is closed" breaker 0
 bmc-sim ctl service-time 3 >/dev/null
-
-# One that loses what it was asked: QEMU's interface waits 4 s for it before it can be asked again.
-bmc-sim ctl fault hang >/dev/null
-ipmi-load --node "$NODE" --handles 20 --commands 1 --echo --limit 20 --json >load.json || true
-jq -e '.timeouts == 20 and .wrong == 0 and .errors == 0' load.json >/dev/null || fail "BMC deaf: $(cat load.json)"
-bmc-sim ctl fault clear >/dev/null
-served_after 8 "a BMC that lost its commands"
 
 # The daemon stopped inside a request: its watchdog ends it, and its callers are free.
 restarts=$(systemctl show -P NRestarts ipmi-mux)

@@ -16,3 +16,19 @@ counter() { # NAME: its value now
     ipmi-mux status --json >"$STATUS"
     jq -e ".counters.$1" "$STATUS"
 }
+
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+
+others_are_served() { ipmi-load --node /dev/ipmi/2 --handles 4 --commands 5 --echo --limit 10; }
+
+# Ends the scenario if others are not served within SECONDS.
+served_after() { # SECONDS WHAT: how long until others are served
+    local start took
+    start=$(now_ms)
+    until others_are_served >/dev/null 2>&1; do
+        (($(now_ms) - start < 10000)) || fail "$2: no service 10 s after it is back"
+    done
+    took=$(($(now_ms) - start))
+    ((took <= $1 * 1000)) || fail "$2: service only after $took ms"
+    note "$2: served again within $took ms"
+}
