@@ -12,21 +12,6 @@ wait_for 30 "the daemon serves" mux_serves
 trap 'bmc-sim ctl service-time 3 >/dev/null; bmc-sim ctl reset >/dev/null' EXIT
 bmc-sim ctl service-time 1 >/dev/null
 
-# Walks of all sensors at once; prints how many failed or complained.
-walks() { # COUNT DEVICE-NUMBER FREEIPMI-DEVICE
-    local at
-    rm -rf walks && mkdir walks
-    for at in $(seq "$1"); do
-        (ipmitool -v -d "$2" sdr list >"walks/$at.out" 2>"walks/$at.err" && touch "walks/$at.ok") &
-    done
-    (ipmi-sensors --driver-type=OPENIPMI --driver-device="$3" --flush-cache >walks/flush.out 2>&1
-        ipmi-sensors --driver-type=OPENIPMI --driver-device="$3" >walks/free.out 2>walks/free.err &&
-            touch walks/free.ok) &
-    wait
-}
-# Answers of the BMC that a reservation was cancelled, since the counts were cleared.
-cancelled() { bmc-sim ctl stats | jq '.codes.c5 // 0'; }
-
 ipmitool -v -d 1 sdr list >alone.out 2>alone.err || fail "one walk alone fails: $(cat alone.err)"
 bmc-sim ctl stats --clear >/dev/null
 walks 16 1 "$NODE"

@@ -11,7 +11,6 @@
 wait_for 30 "the daemon serves" mux_serves
 trap 'kill $(jobs -p) 2>/dev/null; bmc-sim ctl service-time 3 >/dev/null' EXIT
 resident() { awk '/^VmRSS/ {print $2}' "/proc/$(mux_pid)/status"; }
-others_are_served() { ipmi-load --node /dev/ipmi/2 --handles 4 --commands 5 --echo --limit 10; }
 
 # Floods: cacheable, uncacheable, bridged, invalid.
 flood() { # WHAT OPTIONS...

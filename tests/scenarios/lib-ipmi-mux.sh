@@ -32,3 +32,19 @@ served_after() { # SECONDS WHAT: how long until others are served
     ((took <= $1 * 1000)) || fail "$2: service only after $took ms"
     note "$2: served again within $took ms"
 }
+
+# Walks of all sensors at once; each that ends well leaves walks/*.ok.
+walks() { # COUNT DEVICE-NUMBER FREEIPMI-DEVICE
+    local at
+    rm -rf walks && mkdir walks
+    for at in $(seq "$1"); do
+        (ipmitool -v -d "$2" sdr list >"walks/$at.out" 2>"walks/$at.err" && touch "walks/$at.ok") &
+    done
+    (ipmi-sensors --driver-type=OPENIPMI --driver-device="$3" --flush-cache >walks/flush.out 2>&1
+        ipmi-sensors --driver-type=OPENIPMI --driver-device="$3" >walks/free.out 2>walks/free.err &&
+            touch walks/free.ok) &
+    wait
+}
+
+# Answers of the BMC that a reservation was cancelled, since the counts were cleared.
+cancelled() { bmc-sim ctl stats | jq '.codes.c5 // 0'; }
