@@ -61,6 +61,9 @@ ipmi-mux reserve 'Get Device GUID' -- true >out 2>&1 || status=$?
 [[ $status == 75 ]] || fail "a second reservation ends with $status"
 grep -q "06/08 is reserved by $RESERVED (pid $VERB, uid 0)" out || fail "it says: $(cat out)"
 note "$(cat out)"
+ipmi-mux status --json | jq -e --argjson pid "$VERB" --arg node "$RESERVED" \
+    'any(.held[]; .what == "06/08 Get Device GUID" and .node == $node and .pid == $pid and .uid == 0)' >/dev/null ||
+    fail "status does not say who holds it: $(ipmi-mux status --json | jq -c .held)"
 check "but another command is to be had meanwhile" ipmi-mux reserve 06/37 -- ipmitool -I open -d {} raw 6 0x37
 check "and what it took is given back" others_get_d4
 echo 3 >words

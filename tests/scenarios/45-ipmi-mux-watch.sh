@@ -14,6 +14,9 @@ trap 'bmc-sim ctl service-time 3 >/dev/null; jobs -p | xargs -r kill -KILL 2>/de
 watchers() { [[ $(ipmi-mux status --json | jq .watchers) == "$1" ]]; }
 shows() { grep -qE -- "$1" "$2"; }
 
+if ipmi-mux watch --node ipmi/77 2>err; then fail "a node that there is not can be watched"; fi
+grep -q 'no node ipmi/77; there are /dev/ipmi/1, ' err || fail "no word of what nodes there are: $(cat err)"
+
 # Who, what and how it went, for people and for programs; only what was asked for.
 watching=()
 ipmi-mux watch >all &

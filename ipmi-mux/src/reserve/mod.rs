@@ -232,6 +232,13 @@ impl Reservations {
         self.live.contains_key(&index)
     }
 
+    /// User and process that a node was made for.
+    #[must_use]
+    pub fn asker(&self, index: usize) -> Option<(u32, Option<u32>)> {
+        let Peer { uid, pid, .. } = self.live.get(&index)?.peer;
+        Some((uid, pid.and_then(|pid| pid.try_into().ok())))
+    }
+
     fn refusal(
         &self,
         command: CommandCode,

@@ -76,21 +76,23 @@ impl Shell {
         let owners: HashMap<HandleId, Owner> =
             self.mux.handles().map(|(id, info)| (id, info.owner)).collect();
         let shown = |Held { holder, what }: Held| {
-            let (handle, owner) = match holder {
-                Holder::Handle(id) => (Some(id.0), owners.get(&id)),
-                Holder::Node(_) => (None, None),
-            };
-            let node = match holder {
-                Holder::Node(node) => Some(node),
-                Holder::Handle(_) => owner.map(|o| o.node),
+            let (node, handle, uid, pid) = match holder {
+                Holder::Handle(id) => {
+                    let owner = owners.get(&id);
+                    (owner.map(|o| o.node), Some(id.0), owner.map(|o| o.uid), owner.map(|o| o.pid))
+                }
+                Holder::Node(node) => {
+                    let (uid, pid) = self.reservations.asker(node).unzip();
+                    (Some(node), None, uid, pid.flatten())
+                }
             };
             HeldStatus {
                 what,
                 node: node.map(|node| self.node_path(node)).unwrap_or_default(),
                 handle,
-                uid: owner.map(|o| o.uid),
-                pid: owner.map(|o| o.pid),
-                command: owner.and_then(|o| process_name(o.pid)),
+                uid,
+                pid,
+                command: pid.and_then(process_name),
             }
         };
         self.mux.held().into_iter().map(shown).collect()

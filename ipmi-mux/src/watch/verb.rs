@@ -11,10 +11,12 @@ use daemon_kit::signals::Signals;
 use kernel_abi::async_fd::watch_errors;
 use tokio::io::Interest;
 
+use super::filter::short_node;
 use super::pcap::Writer;
 use super::show::{Explained, Lines};
 use super::{Kind, Record};
 use crate::args::WatchArgs;
+use crate::control::{NodeStatus, Status};
 
 /// Shows what passes until the count is reached, a signal comes, or nobody reads any more.
 ///
@@ -22,7 +24,12 @@ use crate::args::WatchArgs;
 /// The daemon cannot be asked, stops, or the output cannot be written.
 pub async fn watch(args: &WatchArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot handle signals")?;
-    let mut records = Client::new("ipmi-mux", &args.ask.socket).get_lines("/v1/watch").await?;
+    let daemon = Client::new("ipmi-mux", &args.ask.socket);
+    if let Some(node) = &args.filter.node {
+        let status: Status = daemon.get_json("/v1/status").await?;
+        check_node(node, &status.nodes)?;
+    }
+    let mut records = daemon.get_lines("/v1/watch").await?;
     let Some(mut output) = quiet(Output::open(args))? else { return Ok(()) };
     let mut left = args.count;
     while left != Some(0) {
@@ -47,6 +54,15 @@ pub async fn watch(args: &WatchArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Nobody shall wait for what passes on a node that there is not.
+fn check_node(node: &str, nodes: &[NodeStatus]) -> anyhow::Result<()> {
+    if nodes.iter().any(|n| short_node(&n.path) == short_node(node)) {
+        return Ok(());
+    }
+    let paths: Vec<&str> = nodes.iter().map(|n| n.path.as_str()).collect();
+    bail!("there is no node {node}; there are {}", paths.join(", "))
 }
 
 /// Ends when the pipe that we write to has lost its reader, also while there is nothing to write. Other
