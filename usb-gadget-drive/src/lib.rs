@@ -1,10 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One drive for many blades, and many drives for one blade.
 //!
-//! * formats: `nbd` (the NBD protocol, both ends)
-//! * core: `arbiter` (who may use which share, and how)
-//! * shell: `source` (where the blocks of a share come from), `serve` (the management module's end), `agent` (the
-//!   blade's end)
+//! * formats: `nbd` (the NBD protocol, both ends), `link::message` (what the management module and agents tell each
+//!   other), `overlay::format`
+//! * core: `arbiter` (who may use which share, and how), `agent::proxy` (a remote drive whose server may go away)
+//! * shell of the management module: `manager` (carries out what the arbiter decides), `serve` (the NBD server),
+//!   `source`, `overlay`, `state` and `disk` (blocks and what must not be forgotten), `link::manager`
+//! * shell of a blade: `agent`, `link::agent`
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod arbiter;
+pub mod args;
+pub mod cert;
+pub mod cli;
+pub mod config;
+pub mod disk;
+pub mod fence;
+pub mod link;
+pub mod manager;
+pub mod nbd;
+pub mod overlay;
+pub mod run;
+pub mod serve;
 pub mod source;
+pub mod state;

@@ -9,9 +9,15 @@
 
 #[cfg(feature = "async_fd")]
 pub mod async_fd;
+#[cfg(feature = "block_device")]
+pub mod block_device;
 #[cfg(feature = "cuse")]
 pub mod cuse;
 #[cfg(feature = "ipmi_devintf")]
 pub mod ipmi_devintf;
+#[cfg(feature = "listen_fds")]
+pub mod listen_fds;
+#[cfg(feature = "nbd_netlink")]
+pub mod nbd_netlink;
 #[cfg(feature = "peer_groups")]
 pub mod peer_groups;

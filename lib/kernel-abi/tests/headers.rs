@@ -143,3 +143,52 @@ fn ioctl_numbers_are_the_headers() {
         ],
     );
 }
+
+#[cfg(feature = "nbd_netlink")]
+#[test]
+fn netlink_layouts_and_numbers_are_the_headers() {
+    use kernel_abi::nbd_netlink::wire as nl;
+    compare(
+        &["linux/netlink.h", "linux/genetlink.h", "linux/nbd-netlink.h"],
+        &[
+            ("sizeof(struct nlmsghdr)", size_of::<nl::Nlmsghdr>() as u64),
+            ("offsetof(struct nlmsghdr, nlmsg_type)", offset_of!(nl::Nlmsghdr, nlmsg_type) as u64),
+            ("offsetof(struct nlmsghdr, nlmsg_seq)", offset_of!(nl::Nlmsghdr, nlmsg_seq) as u64),
+            ("sizeof(struct genlmsghdr)", size_of::<nl::Genlmsghdr>() as u64),
+            ("sizeof(struct nlattr)", size_of::<nl::Nlattr>() as u64),
+            ("offsetof(struct nlattr, nla_type)", offset_of!(nl::Nlattr, nla_type) as u64),
+            ("NLMSG_ERROR", nl::NLMSG_ERROR.into()),
+            ("NLM_F_REQUEST | NLM_F_ACK", 5),
+            ("NLA_F_NESTED", 1 << 15),
+            ("NLA_TYPE_MASK & 0xffff", 0x3fff),
+            ("GENL_ID_CTRL", nl::GENL_ID_CTRL.into()),
+            ("CTRL_CMD_GETFAMILY", nl::CTRL_CMD_GETFAMILY.into()),
+            ("CTRL_ATTR_FAMILY_ID", nl::CTRL_ATTR_FAMILY_ID.into()),
+            ("CTRL_ATTR_FAMILY_NAME", nl::CTRL_ATTR_FAMILY_NAME.into()),
+            ("CTRL_ATTR_MCAST_GROUPS", nl::CTRL_ATTR_MCAST_GROUPS.into()),
+            ("CTRL_ATTR_MCAST_GRP_NAME", nl::CTRL_ATTR_MCAST_GRP_NAME.into()),
+            ("CTRL_ATTR_MCAST_GRP_ID", nl::CTRL_ATTR_MCAST_GRP_ID.into()),
+            ("NBD_GENL_VERSION", nl::VERSION.into()),
+            ("NBD_CMD_CONNECT", nl::NBD_CMD_CONNECT.into()),
+            ("NBD_CMD_DISCONNECT", nl::NBD_CMD_DISCONNECT.into()),
+            ("NBD_CMD_RECONFIGURE", nl::NBD_CMD_RECONFIGURE.into()),
+            ("NBD_CMD_LINK_DEAD", nl::NBD_CMD_LINK_DEAD.into()),
+            ("NBD_CMD_STATUS", nl::NBD_CMD_STATUS.into()),
+            ("NBD_ATTR_INDEX", nl::NBD_ATTR_INDEX.into()),
+            ("NBD_ATTR_SIZE_BYTES", nl::NBD_ATTR_SIZE_BYTES.into()),
+            ("NBD_ATTR_BLOCK_SIZE_BYTES", nl::NBD_ATTR_BLOCK_SIZE_BYTES.into()),
+            ("NBD_ATTR_TIMEOUT", nl::NBD_ATTR_TIMEOUT.into()),
+            ("NBD_ATTR_SERVER_FLAGS", nl::NBD_ATTR_SERVER_FLAGS.into()),
+            ("NBD_ATTR_CLIENT_FLAGS", nl::NBD_ATTR_CLIENT_FLAGS.into()),
+            ("NBD_ATTR_SOCKETS", nl::NBD_ATTR_SOCKETS.into()),
+            ("NBD_ATTR_DEAD_CONN_TIMEOUT", nl::NBD_ATTR_DEAD_CONN_TIMEOUT.into()),
+            ("NBD_ATTR_DEVICE_LIST", nl::NBD_ATTR_DEVICE_LIST.into()),
+            ("NBD_ATTR_BACKEND_IDENTIFIER", nl::NBD_ATTR_BACKEND_IDENTIFIER.into()),
+            ("NBD_SOCK_ITEM", nl::NBD_SOCK_ITEM.into()),
+            ("NBD_SOCK_FD", nl::NBD_SOCK_FD.into()),
+            ("NBD_DEVICE_ITEM", nl::NBD_DEVICE_ITEM.into()),
+            ("NBD_DEVICE_INDEX", nl::NBD_DEVICE_INDEX.into()),
+            ("NBD_DEVICE_CONNECTED", nl::NBD_DEVICE_CONNECTED.into()),
+        ],
+    );
+}

@@ -11,11 +11,13 @@ mod config;
 mod devintf;
 mod driver;
 mod input;
+mod nbd;
 mod records;
 mod vm_protocol;
 
 pub use config::config;
 pub use devintf::{COMMANDS, devintf};
+pub use nbd::{nbd_options, nbd_requests};
 pub use vm_protocol::vm_protocol;
 
 /// Names of the places in the code under test that an input got to.

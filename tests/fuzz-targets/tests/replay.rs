@@ -7,7 +7,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use fuzz_targets::{Reached, config, devintf, vm_protocol};
+use fuzz_targets::{Reached, config, devintf, nbd_options, nbd_requests, vm_protocol};
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
 const MAX_FILES: usize = 300;
@@ -141,6 +141,64 @@ fn config_corpus() {
             "wrong type or syntax",
             "too deep",
             "not text",
+        ],
+    );
+}
+
+#[test]
+fn nbd_options_corpus() {
+    replay(
+        "nbd_options",
+        nbd_options,
+        &[
+            "ack",
+            "listed",
+            "info",
+            "context",
+            "unsupported",
+            "policy",
+            "invalid",
+            "tls required",
+            "unknown",
+            "too big",
+            "starttls",
+            "serve",
+            "serve structured",
+            "serve with context",
+            "done",
+            "bad magic",
+            "bad flags",
+            "too long",
+            "no such export",
+            "injected",
+        ],
+    );
+}
+
+#[test]
+fn nbd_requests_corpus() {
+    replay(
+        "nbd_requests",
+        nbd_requests,
+        &[
+            "read",
+            "write",
+            "flush",
+            "trim",
+            "zero",
+            "status",
+            "EPERM",
+            "EINVAL",
+            "ENOSPC",
+            "EOVERFLOW",
+            "no request",
+            "simple",
+            "chunk",
+            "runs",
+            "error",
+            "info",
+            "info request",
+            "queries",
         ],
     );
 }

@@ -3,6 +3,8 @@
 
 use std::io;
 
+pub mod file;
+
 /// What a source can do beyond reading. Of a source that is read-only all else is false.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Abilities {
@@ -49,6 +51,11 @@ pub trait Source: Send + Sync {
 
     /// What it can do.
     fn abilities(&self) -> Abilities;
+
+    /// Whether a write without `fua` goes to memory and so seldom waits.
+    fn is_prompt(&self) -> bool {
+        false
+    }
 
     /// Fills `buf` from `offset`.
     ///

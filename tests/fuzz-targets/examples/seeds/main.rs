@@ -10,12 +10,14 @@ use fuzz_targets::Reached;
 
 mod config;
 mod devintf;
+mod nbd;
 mod vm_protocol;
 
 fn main() {
     devintf::write();
     vm_protocol::write();
     config::write();
+    nbd::write();
 }
 
 /// Writes one seed after making sure that it gets where its name says; nowhere if `wanted` is empty.

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The control interface: what the verbs ask the manager.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use daemon_kit::control::ApiError;
+use serde::{Deserialize, Serialize};
+
+use super::Manager;
+use super::verbs::VerbError;
+use crate::arbiter::{Access, BladeName, Mode, Refusal, ShareName};
+use crate::link::message::{Drive, DriveState, Kind};
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// All shares, by name.
+    pub shares: Vec<ShareStatus>,
+    /// All blades that are connected or are to have a drive.
+    pub blades: Vec<BladeStatus>,
+    /// Why the state cannot be stored, if it cannot: nothing is granted then.
+    pub storage_error: Option<String>,
+}
+
+/// A share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareStatus {
+    /// Its name.
+    pub name: String,
+    /// For people; may be empty.
+    pub description: String,
+    /// Where its blocks are.
+    pub path: String,
+    /// `read-only`, `exclusive` or `private`.
+    pub mode: String,
+    /// As what hosts see it unless told otherwise.
+    pub kind: Kind,
+    /// Bytes; none where it cannot be opened.
+    pub size: Option<u64>,
+    /// Why it cannot be opened.
+    pub error: Option<String>,
+    /// Counts its contents as readers may have seen them.
+    pub generation: u64,
+    /// Who writes to it, if it is exclusive.
+    pub writer: Option<WriterStatus>,
+    /// Who has it open now.
+    pub sessions: Vec<SessionStatus>,
+    /// What blades wrote, if it is private.
+    pub overlays: Vec<OverlayStatus>,
+    /// What is being done with it.
+    pub work: Vec<String>,
+}
+
+/// Who writes to an exclusive share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterStatus {
+    /// Who.
+    pub blade: BladeName,
+    /// The number of this right; each has a higher one than all before.
+    pub epoch: u64,
+    /// Since when, seconds since 1970.
+    pub since: u64,
+}
+
+/// Connections of one blade to a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Who.
+    pub blade: BladeName,
+    /// Whether it may write.
+    pub writes: bool,
+    /// Connections.
+    pub connections: usize,
+}
+
+/// What a blade wrote to a private share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayStatus {
+    /// Who.
+    pub blade: BladeName,
+    /// Of the share below.
+    pub generation: u64,
+    /// Since when, seconds since 1970.
+    pub since: u64,
+    /// `ready`, or what is happening to it.
+    pub phase: String,
+}
+
+/// A blade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BladeStatus {
+    /// Its name, from its agent's certificate.
+    pub name: BladeName,
+    /// Since when its agent is connected, seconds since 1970; none if it is not.
+    pub connected_since: Option<u64>,
+    /// Its agent's version.
+    pub version: Option<String>,
+    /// Its USB device controller.
+    pub udc: Option<String>,
+    /// Its drives as it tells; of one that is not connected, those that it is to have.
+    pub drives: Vec<DriveStatus>,
+}
+
+/// A drive of a blade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveStatus {
+    /// The share; of the blade's own drives their name.
+    pub name: String,
+    /// It is the blade's own.
+    pub local: bool,
+    /// As what the host sees it.
+    pub kind: Kind,
+    /// Whether the host may write.
+    pub writable: bool,
+    /// Its number on the gadget.
+    pub lun: Option<u8>,
+    /// `inserted`, `held`, `away`, or `missing` where the blade does not have it.
+    pub state: String,
+    /// The real cause, where there is one.
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/insert`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Insert {
+    /// What.
+    pub share: ShareName,
+    /// Where.
+    pub blade: BladeName,
+    /// As what; as configured where it does not say.
+    pub kind: Option<Kind>,
+    /// Whether the host may not write.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// `POST /v1/eject`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eject {
+    /// What.
+    pub share: ShareName,
+    /// Where.
+    pub blade: BladeName,
+    /// Whatever the host says.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/swap`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swap {
+    /// What goes.
+    pub old: ShareName,
+    /// What comes in its place.
+    pub new: ShareName,
+    /// Where.
+    pub blade: BladeName,
+    /// Whatever the host says.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/handover`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOver {
+    /// What.
+    pub share: ShareName,
+    /// Who must have it now, if that matters.
+    pub from: Option<BladeName>,
+    /// Who is to have it.
+    pub to: BladeName,
+    /// Whatever who has it says.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/overlay/commit` and `/v1/overlay/discard`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverlayOf {
+    /// The share.
+    pub share: ShareName,
+    /// Whose.
+    pub blade: BladeName,
+}
+
+/// The answer when something was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What else is to be known.
+    pub note: Option<String>,
+}
+
+/// The routes.
+pub fn router(manager: Arc<Manager>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/insert", post(insert))
+        .route("/v1/eject", post(eject))
+        .route("/v1/swap", post(swap))
+        .route("/v1/handover", post(hand_over))
+        .route("/v1/overlay/commit", post(commit))
+        .route("/v1/overlay/discard", post(discard))
+        .with_state(manager)
+}
+
+type Of = State<Arc<Manager>>;
+type Answer = Result<Json<Done>, ApiError>;
+
+fn done(result: Result<Option<String>, VerbError>) -> Answer {
+    result.map(|note| Json(Done { note })).map_err(|error| {
+        let text = error.to_string();
+        match &error {
+            VerbError::Refused(Refusal::Unknown { .. } | Refusal::NoOverlay { .. })
+            | VerbError::NotThere { .. } => ApiError::not_found(text),
+            _ if error.is_temporary() => ApiError::busy(text),
+            _ => ApiError::conflict(text),
+        }
+    })
+}
+
+async fn insert(State(manager): Of, Json(ask): Json<Insert>) -> Answer {
+    let inserted = manager.insert(&ask.share, &ask.blade, ask.kind, ask.read_only, None);
+    done(inserted.await.map(|()| None))
+}
+
+async fn eject(State(manager): Of, Json(ask): Json<Eject>) -> Answer {
+    done(manager.eject(&ask.share, &ask.blade, ask.force).await)
+}
+
+async fn swap(State(manager): Of, Json(ask): Json<Swap>) -> Answer {
+    done(manager.swap(&ask.old, &ask.new, &ask.blade, ask.force).await.map(|()| None))
+}
+
+async fn hand_over(State(manager): Of, Json(ask): Json<HandOver>) -> Answer {
+    done(manager.hand_over(&ask.share, ask.from, &ask.to, ask.force).await)
+}
+
+async fn commit(State(manager): Of, Json(ask): Json<OverlayOf>) -> Answer {
+    done(manager.end_overlay(&ask.share, &ask.blade, true).await)
+}
+
+async fn discard(State(manager): Of, Json(ask): Json<OverlayOf>) -> Answer {
+    done(manager.end_overlay(&ask.share, &ask.blade, false).await)
+}
+
+async fn status(State(manager): Of) -> Json<Status> {
+    // Opening what is not open may wait for a device.
+    let sizes = manager.in_thread(|manager| manager.sizes()).await;
+    Json(manager.status(sizes))
+}
+
+type Sizes = BTreeMap<ShareName, Result<u64, String>>;
+
+impl Manager {
+    fn sizes(&self) -> Sizes {
+        let size = |name: &ShareName| self.share_source(name).map(|source| source.size());
+        self.shares.keys().map(|name| (name.clone(), size(name))).collect()
+    }
+
+    fn status(&self, sizes: Sizes) -> Status {
+        let inner = self.lock();
+        let share = |(name, size): (ShareName, Result<u64, String>)| {
+            let configured = &self.shares[&name];
+            let state = inner.arbiter.state().shares.get(&name).cloned().unwrap_or_default();
+            let sessions = inner.arbiter.sessions().filter(|(_, s)| s.share == name);
+            let work = inner.arbiter.work().filter(|(share, _)| **share == name);
+            ShareStatus {
+                name: name.to_string(),
+                description: configured.description.clone(),
+                path: configured.path.display().to_string(),
+                mode: mode_name(configured.share.mode).to_owned(),
+                kind: configured.kind,
+                generation: state.generation,
+                writer: state.lease.map(|lease| WriterStatus {
+                    blade: lease.blade,
+                    epoch: lease.epoch,
+                    since: lease.since,
+                }),
+                sessions: sessions
+                    .map(|(_, s)| SessionStatus {
+                        blade: s.blade.clone(),
+                        writes: s.access == Access::Write,
+                        connections: s.connections,
+                    })
+                    .collect(),
+                overlays: (state.overlays.into_iter())
+                    .map(|(blade, overlay)| OverlayStatus {
+                        blade,
+                        generation: overlay.generation,
+                        since: overlay.since,
+                        phase: format!("{:?}", overlay.phase).to_lowercase(),
+                    })
+                    .collect(),
+                work: work.map(|(_, what)| what).collect(),
+                error: size.as_ref().err().cloned(),
+                size: size.ok(),
+            }
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            shares: sizes.into_iter().map(share).collect(),
+            blades: inner.blades(),
+            storage_error: inner.arbiter.storage_error().map(str::to_owned),
+        }
+    }
+}
+
+impl super::Inner {
+    fn blades(&self) -> Vec<BladeStatus> {
+        let mut names: Vec<&BladeName> =
+            self.agents.keys().chain(self.presented.blades()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let blade = |name: &BladeName| {
+            let agent = self.agents.get(name);
+            let told: &[Drive] = agent.map_or(&[], |agent| &agent.drives);
+            let has = |share: &ShareName| told.iter().any(|d| !d.local && d.name == share.as_str());
+            let missing = self.presented.of(name).filter(|(share, _)| !has(share));
+            let missing = missing.map(|(share, how)| DriveStatus {
+                name: share.to_string(),
+                local: false,
+                kind: how.kind,
+                writable: how.writable,
+                lun: None,
+                state: "missing".to_owned(),
+                reason: None,
+            });
+            BladeStatus {
+                name: name.clone(),
+                connected_since: agent.map(|agent| agent.since),
+                version: agent.map(|agent| agent.version.clone()),
+                udc: agent.map(|agent| agent.udc.clone()),
+                drives: told.iter().map(drive_status).chain(missing).collect(),
+            }
+        };
+        names.into_iter().map(blade).collect()
+    }
+}
+
+fn drive_status(drive: &Drive) -> DriveStatus {
+    let Drive { name, local, kind, writable, lun, state, reason } = drive.clone();
+    let state = match state {
+        DriveState::Inserted => "inserted",
+        DriveState::Held => "held",
+        DriveState::Away => "away",
+    };
+    DriveStatus { name, local, kind, writable, lun: Some(lun), state: state.to_owned(), reason }
+}
+
+/// As the configuration has it.
+#[must_use]
+pub fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::ReadOnly => "read-only",
+        Mode::Exclusive => "exclusive",
+        Mode::Private => "private",
+    }
+}
