@@ -26,7 +26,7 @@ dpkg --purge ipmi-mux >log 2>&1 || fail "purge: $(cat log)"
 while read -r file; do
     [[ ! -e $file ]] || fail "$file is left after the purge"
 done <<<"$files"
-for path in /run/midplane/ipmi-mux /etc/midplane /usr/lib/systemd/system/ipmi-mux.service; do
+for path in /run/midplane/ipmi-mux /etc/midplane/ipmi-mux.toml /usr/lib/systemd/system/ipmi-mux.service; do
     [[ ! -e $path ]] || fail "$path is left after the purge"
 done
 note "removed and purged, nothing is left"
