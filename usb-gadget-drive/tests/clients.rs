@@ -170,15 +170,18 @@ fn tls_is_for_those_with_a_certificate_of_ours() {
     let config = tls.path().join("config.toml");
     let image = image(tls.path(), "d.img", 1);
     let text = format!(
-        "[shares.mine]\npath = {0:?}\nallow = [\"blade-1\"]\n[shares.other]\npath = {0:?}\nallow = [\"blade-2\"]\n",
-        image.to_str().unwrap()
+        "state_dir = {1:?}\nruntime_dir = {1:?}\n[shares.mine]\npath = {0:?}\nread = [\"blade-1\"]\n\
+         [shares.other]\npath = {0:?}\nread = [\"blade-2\"]\n",
+        image.to_str().unwrap(),
+        tls.path().join("state")
     );
     std::fs::write(&config, text).unwrap();
-    let _server = server(&[
+    let arguments = [
         format!("--config={}", config.display()),
         format!("--tls={}", tls.path().display()),
         format!("--listen=127.0.0.1:{port}"),
-    ]);
+    ];
+    let _server = Server::start(tempfile::tempdir().unwrap(), &arguments);
     let uri = |export: &str, dir: &Path| {
         format!("nbds://localhost:{port}/{export}?tls-certificates={}", dir.display())
     };
