@@ -25,6 +25,7 @@ modprobe dummy_hcd num=$BLADES is_high_speed=1
 # Images, certificates, the server.
 mkdir -p /srv/drive
 dd if=/dev/urandom of=/srv/drive/rescue.iso bs=1M count=4 status=none
+dd if=/dev/urandom of=/srv/drive/second.iso bs=1M count=3 status=none
 dd if=/dev/urandom of=/srv/drive/base.img bs=1M count=8 status=none
 dd if=/dev/urandom of=/srv/drive/data.img bs=1M count=8 status=none
 chown -R usb-gadget-drive /srv/drive
@@ -39,6 +40,9 @@ agents = "127.0.0.1:7463"
 tls = "$TLS"
 [shares.rescue]
 path = "/srv/drive/rescue.iso"
+[shares.second]
+path = "/srv/drive/second.iso"
+read = ["b3"]
 [shares.base]
 path = "/srv/drive/base.img"
 mode = "private"
@@ -96,6 +100,13 @@ note "$(cat err)"
 check "with force it is let go" usb-gadget-drive eject --force rescue b2
 ejected() { ! host_has 2 rescue /srv/drive/rescue.iso; }
 wait_for 10 "the host of b2 has it no more" ejected
+lun_of() { usb-gadget-drive status --json | jq -er ".blades[] | select(.name == \"b3\").drives[] | select(.name == \"$1\").lun"; }
+lun=$(lun_of rescue)
+check "another takes its place at b3" usb-gadget-drive swap --force rescue second b3
+[[ $(lun_of second) == "$lun" ]] || fail "second is in LUN $(lun_of second), not $lun"
+wait_for 20 "the host of b3 sees that" host_has 3 second /srv/drive/second.iso
+if usb-gadget-drive insert second b1 2>err; then fail "b1 has no right and has it"; fi
+note "$(cat err)"
 
 # Each writes its own.
 base=$(sum /srv/drive/base.img)
@@ -113,6 +124,8 @@ note "two blades write to one share and read their own; the base is as it was"
 if usb-gadget-drive overlay commit base b1 2>err; then fail "an overlay in use is committed"; fi
 note "$(cat err)"
 check "b2 lets go" usb-gadget-drive eject base b2
+usb-gadget-drive overlay list >list
+grep -q '^base *b2 .*ready' list || fail "b2's overlay is not listed: $(cat list)"
 check "its overlay is forgotten" usb-gadget-drive overlay discard base b2
 check "b1 lets go" usb-gadget-drive eject base b1
 check "its overlay becomes the share" usb-gadget-drive overlay commit base b1
