@@ -42,6 +42,7 @@ test: lint unit packages
 test-full: lint unit packages
 	tests/check-capture
 	ipmi-mux/tests/mutants/run
+	usb-gadget-drive/tests/mutants/run
 	tests/lab/scenarios --full
 
 .PHONY: bench
