@@ -145,6 +145,31 @@ fn certificates(dir: &Path, client: &str) {
     good(PROGRAM, &["cert", "--dir", dir, "client", client]);
 }
 
+/// A client with four connections opens the overlay's file four times at once, and must find one overlay.
+#[test]
+fn connections_of_one_client_share_an_overlay() {
+    if !have("nbdcopy") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (base, new) = (image(dir.path(), "base.img", 8), dir.path().join("new.img"));
+    let before = std::fs::read(&base).unwrap();
+    std::fs::write(&new, before.iter().map(|byte| !byte).collect::<Vec<u8>>()).unwrap();
+    let config = dir.path().join("config.toml");
+    let state = dir.path().join("state");
+    let text = format!(
+        "state_dir = {state:?}\nruntime_dir = {state:?}\n[shares.p]\npath = {base:?}\nmode = \"private\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let server =
+        Server::start(tempfile::tempdir().unwrap(), &[format!("--config={}", config.display())]);
+    let (new, back) = (new.to_str().unwrap(), path(&server, "back.img"));
+    good("nbdcopy", &["--connections=4", "--flush", new, &server.uri("p")]);
+    good("nbdcopy", &["--connections=4", &server.uri("p"), &back]);
+    assert!(std::fs::read(back).unwrap() == std::fs::read(new).unwrap());
+    assert!(std::fs::read(&base).unwrap() == before);
+}
+
 #[test]
 fn tls_is_for_those_with_a_certificate_of_ours() {
     use std::os::unix::fs::PermissionsExt;

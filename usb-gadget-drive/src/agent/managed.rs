@@ -148,7 +148,9 @@ impl Drives {
             return if is_same && matches!(there.state, State::Inserted | State::Held(_)) {
                 Ok(())
             } else {
-                Err(failed(format!("share {share} is there in another way; eject it first")))
+                Err(failed(format!(
+                    "share {share} is there in another way, or waits for its source; eject it first"
+                )))
             };
         }
         let export = ExportName { share: share.clone(), access: Some(access), claim };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the NBD server asks of the manager.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::jobs::header;
 use super::{Below, Manager, Open, in_full};
@@ -104,6 +104,7 @@ impl Manager {
         blade: &BladeName,
         grant: &Grant,
     ) -> Result<Arc<Export>, String> {
+        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(export) = self.lock().exports.get(&grant.session).and_then(Weak::upgrade) {
             return Ok(export);
         }
@@ -231,6 +232,50 @@ impl exports::Exports for Managed {
                 tracing::warn!(%blade, share = %wanted.share, reason, "refused");
                 Err(NoExport::Policy(reason))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::arbiter::Share;
+    use crate::link::message::Kind;
+    use crate::manager::Configured;
+
+    #[test]
+    fn connections_of_one_blade_that_come_at_once_have_one_overlay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        let (mode, others) = (Mode::Private, Some(Access::Write));
+        let share =
+            Share { mode, rights: BTreeMap::new(), others, is_writable: true, size: 1 << 20 };
+        let (description, kind) = (String::new(), Kind::Disk);
+        let shares = [("p".parse().unwrap(), Configured { share, path, description, kind })].into();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let state = folder.path().join("state");
+        let manager = runtime.block_on(async { Manager::start(shares, state) }).unwrap();
+        for blade in 0..20 {
+            let blade: BladeName = format!("b{blade}").parse().unwrap();
+            let together = Barrier::new(8);
+            let attach = || {
+                together.wait();
+                manager.attach(&blade, &"p@rw".parse().unwrap()).unwrap()
+            };
+            let granted: Vec<(SessionId, Arc<Export>)> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(attach)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(
+                granted.iter().all(|(_, export)| Arc::ptr_eq(export, &granted[0].1)),
+                "{blade}"
+            );
         }
     }
 }

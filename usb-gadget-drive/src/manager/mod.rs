@@ -71,6 +71,8 @@ pub struct Manager {
     shares: BTreeMap<ShareName, Configured>,
     dir: RealDir,
     inner: Mutex<Inner>,
+    /// Held while a source is opened for a client: two of one overlay's file would each have a map of their own.
+    opening: Mutex<()>,
     /// The arbiter's next time may have changed.
     changed: Notify,
     runtime: Handle,
@@ -134,6 +136,7 @@ impl Manager {
             shares,
             dir,
             inner: Mutex::new(inner),
+            opening: Mutex::new(()),
             changed: Notify::new(),
             runtime: Handle::current(),
             started,
