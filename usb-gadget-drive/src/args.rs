@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::agent::args::AgentArgs;
 use crate::arbiter::{BladeName, ShareName};
 use crate::link::message::Kind;
+use crate::source::place::Place;
+use crate::source::uri::UriError;
 
 /// One drive for many blades, and many drives for one blade.
 #[derive(Debug, Parser)]
@@ -201,8 +203,8 @@ pub struct ServeArgs {
     /// Which configuration.
     #[command(flatten)]
     pub config: ConfigArg,
-    /// Serve a file or block device under a name, and nothing else: no configuration, no agents, no leases
-    #[arg(long = "share", value_name = "NAME=PATH[:ro]", value_parser = share, conflicts_with = "config")]
+    /// Serve a file, block device or NBD URI under a name, and nothing else: no configuration, no agents, no leases
+    #[arg(long = "share", value_name = "NAME=PLACE[:ro]", value_parser = share, conflicts_with = "config")]
     pub shares: Vec<NamedShare>,
     /// Listen on TCP; beyond loopback this takes --tls
     #[arg(long, value_name = "HOST:PORT")]
@@ -223,8 +225,8 @@ pub struct ServeArgs {
 pub struct NamedShare {
     /// Of the export.
     pub name: String,
-    /// A file or a block device.
-    pub path: PathBuf,
+    /// Where its blocks are.
+    pub place: Place,
     /// Whether clients may write.
     pub writable: bool,
 }
@@ -232,10 +234,12 @@ pub struct NamedShare {
 fn share(text: &str) -> Result<NamedShare, String> {
     let (name, path) = text.split_once('=').ok_or("write NAME=PATH")?;
     let (path, writable) = path.strip_suffix(":ro").map_or((path, true), |path| (path, false));
-    if path.is_empty() {
-        return Err("the path is missing".to_owned());
-    }
-    Ok(NamedShare { name: name.to_owned(), path: path.into(), writable })
+    let place = match path {
+        "" => return Err("the path is missing".to_owned()),
+        uri if uri.contains("://") => Place::Nbd(uri.parse().map_err(|e: UriError| e.to_string())?),
+        path => Place::File(path.into()),
+    };
+    Ok(NamedShare { name: name.to_owned(), place, writable })
 }
 
 #[cfg(test)]
@@ -254,9 +258,11 @@ mod tests {
         let read_only = share("a=/x=y:ro").unwrap();
         assert_eq!(
             read_only,
-            NamedShare { name: "a".into(), path: "/x=y".into(), writable: false }
+            NamedShare { name: "a".into(), place: Place::File("/x=y".into()), writable: false }
         );
         assert!(share("=b").unwrap().writable);
+        assert!(matches!(share("a=nbd://h/e").unwrap().place, Place::Nbd(_)));
+        assert!(share("a=http://h/e").is_err());
         assert!(share("a").is_err() && share("a=").is_err() && share("a=:ro").is_err());
     }
 }

@@ -13,6 +13,7 @@ use crate::args::AskArgs;
 use crate::config::Config;
 use crate::link::message::Kind;
 use crate::manager::control::{Done, DriveStatus, OverlayStatus, ShareStatus, Status, mode_name};
+use crate::source::place::Place;
 
 /// A hand-over may wait for two agents, each for its host, and a commit for a disk.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -148,9 +149,11 @@ pub fn describe(config: &Config) -> String {
     let mut out = format!("configuration is valid: {} shares\n", config.shares.len());
     for (name, share) in &config.shares {
         let mode = mode_name(share.share.mode);
-        let _ = writeln!(out, "  {name}: {mode}, {}", share.path.display());
-        if let Err(error) = std::fs::metadata(&share.path) {
-            let _ = writeln!(out, "    but {}: {error}", share.path.display());
+        let _ = writeln!(out, "  {name}: {mode}, {}", share.place);
+        if let Place::File(path) = &share.place
+            && let Err(error) = std::fs::metadata(path)
+        {
+            let _ = writeln!(out, "    but {}: {error}", path.display());
         }
     }
     match config.agents {

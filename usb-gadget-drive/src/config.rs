@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use daemon_kit::config::{self, ConfigError, Loaded, Source, Spanned};
@@ -11,6 +12,9 @@ use serde::Deserialize;
 use crate::arbiter::{Access, BladeName, MAX_SHARES, Mode, Share, ShareName};
 use crate::link::message::Kind;
 use crate::manager::Configured;
+use crate::source::cache::DEFAULT_CACHE;
+use crate::source::place::Place;
+use crate::source::uri::UriError;
 
 /// Where the configuration is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/midplane/usb-gadget-drive.toml";
@@ -21,6 +25,8 @@ pub const DEFAULT_LISTEN: SocketAddr =
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/midplane/usb-gadget-drive";
 /// Where the control socket is.
 pub const DEFAULT_RUNTIME_DIR: &str = "/run/midplane/usb-gadget-drive";
+/// What may be said of the memory for what is read from other servers, MiB.
+const CACHE_MIB: RangeInclusive<u32> = 2..=65536;
 /// All blades, in the rights of a share.
 const ALL: &str = "*";
 
@@ -45,12 +51,14 @@ struct RawServe {
     unix: Vec<PathBuf>,
     agents: Option<Spanned<SocketAddr>>,
     tls: Option<PathBuf>,
+    cache_mib: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawShare {
-    path: PathBuf,
+    path: Option<PathBuf>,
+    nbd: Option<Spanned<String>>,
     #[serde(default)]
     mode: RawMode,
     kind: Option<RawKind>,
@@ -87,6 +95,8 @@ pub struct Config {
     pub agents: Option<SocketAddr>,
     /// Folder of certificates.
     pub tls: Option<PathBuf>,
+    /// Memory for what is read from other servers, bytes.
+    pub cache: u64,
     /// Shares by name.
     pub shares: BTreeMap<ShareName, Configured>,
     /// What must outlive a restart.
@@ -102,6 +112,7 @@ impl Default for Config {
             unix: vec![],
             agents: None,
             tls: None,
+            cache: DEFAULT_CACHE,
             shares: BTreeMap::new(),
             state_dir: DEFAULT_STATE_DIR.into(),
             runtime_dir: DEFAULT_RUNTIME_DIR.into(),
@@ -136,11 +147,21 @@ impl Config {
             shares.insert(name, configured(share, &source)?);
         }
         let default = Self::default();
+        let cache = match raw.serve.cache_mib {
+            Some(mib) if !CACHE_MIB.contains(mib.get_ref()) => {
+                let (least, most) = CACHE_MIB.into_inner();
+                let remedy = format!("write {least} to {most}");
+                return Err(source.error_at(mib.span(), "`cache_mib` is out of range", remedy));
+            }
+            Some(mib) => u64::from(mib.into_inner()) << 20,
+            None => default.cache,
+        };
         Ok(Self {
             listen: raw.serve.listen,
             unix: raw.serve.unix,
             agents: raw.serve.agents.map(Spanned::into_inner),
             tls: raw.serve.tls,
+            cache,
             shares,
             state_dir: raw.state_dir.unwrap_or(default.state_dir),
             runtime_dir: raw.runtime_dir.unwrap_or(default.runtime_dir),
@@ -156,7 +177,24 @@ impl Config {
 
 fn configured(share: Spanned<RawShare>, source: &Source) -> Result<Configured, ConfigError> {
     let span = share.span();
-    let RawShare { path, mode, kind, description, read, write } = share.into_inner();
+    let RawShare { path, nbd, mode, kind, description, read, write } = share.into_inner();
+    let place = match (path, nbd) {
+        (Some(path), None) => Place::File(path),
+        (None, Some(uri)) => {
+            let invalid = |error: UriError| {
+                source.error_at(
+                    uri.span(),
+                    format!("{error}"),
+                    "see nbd in usb-gadget-drive.toml(5)",
+                )
+            };
+            Place::Nbd(uri.get_ref().parse().map_err(invalid)?)
+        }
+        _ => {
+            let what = "a share has one place";
+            return Err(source.error_at(span, what, "write either `path` or `nbd`"));
+        }
+    };
     let mode = match mode {
         RawMode::ReadOnly => Mode::ReadOnly,
         RawMode::Exclusive => Mode::Exclusive,
@@ -192,12 +230,12 @@ fn configured(share: Spanned<RawShare>, source: &Source) -> Result<Configured, C
     let kind = match kind {
         Some(RawKind::Cd) => Kind::Cd,
         Some(RawKind::Disk) => Kind::Disk,
-        None if path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("iso")) => Kind::Cd,
+        None if place.is_iso() => Kind::Cd,
         None => Kind::Disk,
     };
     let is_writable = mode != Mode::ReadOnly;
     let share = Share { mode, rights, others, is_writable, size: 0 };
-    Ok(Configured { share, path, description, kind })
+    Ok(Configured { share, place, description, kind })
 }
 
 #[cfg(test)]
@@ -213,12 +251,17 @@ mod tests {
     fn rights_are_read_as_written() {
         let config = parse(
             "[shares.a]\npath = \"/a.ISO\"\n\
+             [shares.r]\nnbd = \"nbd://h/r.iso\"\n\
              [shares.b]\npath = \"/b\"\nmode = \"private\"\n\
              [shares.c]\npath = \"/c\"\nmode = \"exclusive\"\nread = [\"*\"]\nwrite = [\"b1\"]\n",
         )
         .unwrap();
         let share = |name: &str| &config.shares[name];
         assert_eq!((share("a").kind, share("a").share.others), (Kind::Cd, Some(Access::Read)));
+        assert_eq!(
+            (share("r").kind, share("r").place.to_string()),
+            (Kind::Cd, "nbd://h/r.iso".into())
+        );
         assert_eq!((share("b").kind, share("b").share.others), (Kind::Disk, Some(Access::Write)));
         let c = &share("c").share;
         assert_eq!((c.others, c.rights.get("b1")), (Some(Access::Read), Some(&Access::Write)));
@@ -227,7 +270,10 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_its_line() {
         for (text, wanted) in [
-            ("[shares.a]\n", "key `path` is missing"),
+            ("[shares.a]\n", "either `path` or `nbd`"),
+            ("[shares.a]\npath = \"/a\"\nnbd = \"nbd://h/a\"\n", "either `path` or `nbd`"),
+            ("[shares.a]\nnbd = \"http://h/a\"\n", "is no NBD URI"),
+            ("[serve]\ncache_mib = 1\n", "write 2 to 65536"),
             ("[shares.a]\npath = \"/a\"\nmode = \"exclusive\"\n", "must say who may write"),
             ("[shares.a]\npath = \"/a\"\nwrite = [\"b\"]\n", "read-only share"),
             ("[shares.\"a b\"]\npath = \"/a\"\n", "is no name"),

@@ -19,6 +19,7 @@ use crate::link;
 use crate::manager::{Managed, Manager, control};
 use crate::serve::exports::{FixedShares, Share};
 use crate::serve::{Server, tls};
+use crate::source::cache::Cache;
 
 /// How long what clients asked for may take when the server ends. Below systemd's 90 s.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +38,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.runtime_dir)
         .with_context(|| format!("cannot make {}", config.runtime_dir.display()))?;
     let socket = config.control_socket();
-    let manager = Manager::start(config.shares, config.state_dir)?;
+    let manager = Manager::start(config.shares, config.state_dir, Cache::new(config.cache))?;
     let server = Server::new(Arc::new(Managed(Arc::clone(&manager))), tls.clone());
     let router = control::router(Arc::clone(&manager));
     let control = ControlServer::bind(&socket, router, Policy::system()).await?;
@@ -64,8 +65,8 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 async fn serve_fixed(args: &ServeArgs, inherited: Vec<OwnedFd>) -> anyhow::Result<()> {
     let tls = args.tls.as_deref().map(tls::load).transpose()?;
     let share = |named: &crate::args::NamedShare| {
-        let (path, writable) = (named.path.clone(), named.writable);
-        (named.name.clone(), Share { path, writable, description: String::new(), allow: vec![] })
+        let (place, writable) = (named.place.clone(), named.writable);
+        (named.name.clone(), Share { place, writable, description: String::new(), allow: vec![] })
     };
     let shares = FixedShares::new(args.shares.iter().map(share).collect());
     let server = Server::new(Arc::new(shares), tls);

@@ -103,7 +103,7 @@ impl Stream for TcpStream {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The transport.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// It is no NBD server.
     #[error(transparent)]
@@ -154,6 +154,9 @@ pub trait Connect: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ConnectError`].
     fn connect(&self) -> Result<Connected, ConnectError>;
+
+    /// Forgets what was granted: what the next connection is for has nothing left of what was before.
+    fn begin_anew(&self) {}
 }
 
 /// A Unix socket.
@@ -184,23 +187,27 @@ pub struct Tcp {
 impl Connect for Tcp {
     fn connect(&self) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + ATTEMPT;
-        let mut last =
-            io::Error::new(io::ErrorKind::NotFound, format!("{}: no such host", self.address));
-        for address in self.address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, left(deadline)?) {
-                Ok(stream) => {
-                    tune(&stream)?;
-                    return choose(Box::new(stream), &self.export, deadline);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last.into())
+        choose(Box::new(dial(&self.address, deadline)?), &self.export, deadline)
     }
 }
 
+/// Tries the addresses of a host, `HOST:PORT`, one after the other.
+pub(super) fn dial(address: &str, deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address}: no such host"));
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, left(deadline)?) {
+            Ok(stream) => {
+                tune(&stream)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// No delay for requests, and a dead peer is noticed though nothing is asked of it.
-pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(2))?;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use gadget::{Gadget, Insert, LunError, LunId};
@@ -135,6 +135,10 @@ impl Drive {
             if begun.elapsed() >= GOOD_SESSION {
                 (pause, told) = (MIN_PAUSE, String::new());
             }
+            if !matches!(ended, Ended::Connect(_)) {
+                // Nothing of it is left, and what it was granted may be over.
+                connect.begin_anew();
+            }
             let cause = ended.to_string();
             (self.report)(State::Away(cause.clone()));
             if cause != told {
@@ -217,8 +221,9 @@ impl Session {
         let (ours, kernel) = UnixStream::pair()?;
         let proxy = Proxy::connected(connected.export);
         let name = drive.spec.to_string();
-        let (pump, events) =
-            pump::start(&name, proxy, ours, Some(connected.stream), Arc::clone(connect))?;
+        let link = Some(connected.stream);
+        let (tell, events) = channel();
+        let pump = pump::start(&name, proxy, ours, link, Arc::clone(connect), tell)?;
         let device = attach::attach(&kernel, &label, connected.block)?;
         Ok(Self { name, pump, events, device, label, fresh: true })
     }
@@ -232,7 +237,8 @@ impl Session {
         let (ours, kernel) = UnixStream::pair()?;
         let proxy = Proxy::disconnected(Instant::now(), label.export);
         let name = spec.to_string();
-        let (pump, events) = pump::start(&name, proxy, ours, None, Arc::clone(connect))?;
+        let (tell, events) = channel();
+        let pump = pump::start(&name, proxy, ours, None, Arc::clone(connect), tell)?;
         device.take_over(&kernel, label)?;
         Ok(Self { name, pump, events, device, label: label.clone(), fresh: false })
     }
@@ -284,6 +290,15 @@ impl Session {
         warn!(drive = self.name, "the kernel had given up waiting for us; going on");
         Ok(())
     }
+}
+
+fn channel() -> (pump::Tell, Receiver<pump::Event>) {
+    let (sender, events) = mpsc::channel();
+    let tell = move |event| {
+        // A session that is over has nothing to be told.
+        let _ = sender.send(event);
+    };
+    (Box::new(tell), events)
 }
 
 fn detach(device: Device) {

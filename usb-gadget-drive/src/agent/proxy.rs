@@ -91,6 +91,7 @@ pub struct Proxy {
     own_flush: bool,
     log: ReplayLog,
     pause: Duration,
+    hold: Duration,
     actions: VecDeque<Action>,
 }
 
@@ -109,8 +110,15 @@ impl Proxy {
             own_flush: false,
             log: ReplayLog::default(),
             pause: MIN_PAUSE,
+            hold: HOLD,
             actions: VecDeque::new(),
         }
+    }
+
+    /// The same with another limit than [`HOLD`].
+    #[must_use]
+    pub fn with_hold(self, hold: Duration) -> Self {
+        Self { hold, ..self }
     }
 
     /// A session taken over from another process, whose connection is gone.
@@ -154,13 +162,13 @@ impl Proxy {
             Link::Down { next } => *next,
             _ => None,
         };
-        let oldest = self.entries.values().filter_map(|e| e.sent).min().map(|at| at + HOLD);
+        let oldest = self.entries.values().filter_map(|e| e.sent).min().map(|at| at + self.hold);
         [dial, oldest, self.give_up_at()].into_iter().flatten().min()
     }
 
     fn give_up_at(&self) -> Option<Instant> {
         let outage = self.outage.as_ref().filter(|o| !o.failing)?;
-        outage.held.map(|at| at + HOLD)
+        outage.held.map(|at| at + self.hold)
     }
 
     /// The kernel asks.
@@ -363,9 +371,9 @@ impl Proxy {
 
     /// Time has passed.
     pub fn handle_time(&mut self, now: Instant) {
-        let stuck = self.entries.values().filter_map(|e| e.sent).any(|at| at + HOLD <= now);
+        let stuck = self.entries.values().filter_map(|e| e.sent).any(|at| at + self.hold <= now);
         if stuck && !matches!(self.link, Link::Down { .. }) {
-            return self.lose(now, format!("no answer for {} s", HOLD.as_secs()));
+            return self.lose(now, format!("no answer for {} s", self.hold.as_secs()));
         }
         if self.give_up_at().is_some_and(|at| at <= now) {
             self.fail_all();
@@ -400,7 +408,7 @@ impl Proxy {
     fn give_up(&mut self, request: &Request, why: String) {
         self.answer(request, Some(ErrorCode::Io), Payload::default());
         if let Some(what) = changes(request.command) {
-            self.end(Cause::Outage { what, why });
+            self.end(Cause::Outage { what, held: self.hold, why });
         }
     }
 

@@ -41,6 +41,9 @@ pub enum Event {
     Link(Result<(), String>),
 }
 
+/// Takes what the pump tells; called by its thread, which waits for it.
+pub type Tell = Box<dyn Fn(Event) + Send>;
+
 /// Talks to a pump.
 #[derive(Debug)]
 pub struct Handle {
@@ -72,7 +75,7 @@ impl Drop for Handle {
     }
 }
 
-/// Starts a pump for a session of the core. `host` is our end of the socket pair whose other end the kernel gets.
+/// Starts a pump for a session of the core. `host` is our end of the socket pair whose other end asks: the kernel's.
 ///
 /// # Errors
 /// Threads or sockets ran out.
@@ -82,7 +85,8 @@ pub fn start(
     host: UnixStream,
     link: Option<Box<dyn Stream>>,
     connect: Arc<dyn Connect>,
-) -> io::Result<(Handle, Receiver<Event>)> {
+    tell: Tell,
+) -> io::Result<Handle> {
     let (wake, woken) = UnixStream::pair()?;
     wake.set_nonblocking(true)?;
     woken.set_nonblocking(true)?;
@@ -91,7 +95,6 @@ pub fn start(
         link.set_nonblocking(true)?;
     }
     let (commands, inbox) = mpsc::channel();
-    let (events, outbox) = mpsc::channel();
     let dialer = Dialer { connect, commands: commands.clone(), wake: wake.try_clone()? };
     let name = name.to_owned();
     let thread =
@@ -99,9 +102,9 @@ pub fn start(
             proxy.handle_time(Instant::now());
             let host = Some(Peer::new(host));
             let link = link.map(Peer::new);
-            Pump { name, proxy, host, link, dialer, inbox, woken, events }.run();
+            Pump { name, proxy, host, link, dialer, inbox, woken, tell }.run();
         })?;
-    Ok((Handle { commands, wake, thread: Some(thread) }, outbox))
+    Ok(Handle { commands, wake, thread: Some(thread) })
 }
 
 /// Connects on threads of their own.
@@ -134,7 +137,7 @@ struct Pump {
     dialer: Dialer,
     inbox: Receiver<Command>,
     woken: UnixStream,
-    events: Sender<Event>,
+    tell: Tell,
 }
 
 impl Pump {
@@ -204,20 +207,20 @@ impl Pump {
                     }
                 }
                 Action::End(cause) => {
-                    let _ = self.events.send(Event::End(cause));
+                    (self.tell)(Event::End(cause));
                 }
-                Action::Notice(notice) => self.tell(&notice),
+                Action::Notice(notice) => self.note(&notice),
             }
         }
     }
 
-    fn tell(&self, notice: &Notice) {
+    fn note(&self, notice: &Notice) {
         let drive = &self.name;
         let link = match notice {
             Notice::Lost { why } | Notice::Failing { why } => Err(why.clone()),
             Notice::Back { .. } => Ok(()),
         };
-        let _ = self.events.send(Event::Link(link));
+        (self.tell)(Event::Link(link));
         match notice {
             Notice::Lost { why } => {
                 warn!(drive, why, "connection to the server lost; requests wait");
@@ -272,7 +275,7 @@ impl Pump {
     fn lose_host(&mut self) {
         if self.host.take().is_some() {
             self.proxy.handle_host_gone();
-            let _ = self.events.send(Event::HostGone);
+            (self.tell)(Event::HostGone);
         }
     }
 

@@ -2,7 +2,7 @@
 //! The way to the management module: STARTTLS with the blade's certificate.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::connect::{ATTEMPT, Connect, ConnectError, Connected, Stream, go, greet, left, tune};
+use super::connect::{ATTEMPT, Connect, ConnectError, Connected, Stream, dial, go, greet, left};
 use crate::arbiter::{Access, Claim, ShareName};
 use crate::cert::{CLIENT_CERT, CLIENT_KEY};
 use crate::link::export_name::ExportName;
@@ -47,7 +47,7 @@ pub fn load(dir: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// A management module.
+/// A management module, or another server that is known by its certificate.
 #[derive(Debug, Clone)]
 pub struct Manager {
     /// Host and port of its NBD server.
@@ -71,44 +71,26 @@ pub struct Share {
     pub claim: Mutex<Claim>,
 }
 
-impl Connect for Share {
+/// An export of any server with TLS.
+#[derive(Debug)]
+pub struct Secured {
+    /// Whose.
+    pub server: Manager,
+    /// Its name.
+    pub export: String,
+}
+
+impl Connect for Secured {
     fn connect(&self) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + ATTEMPT;
-        let mut last =
-            io::Error::new(io::ErrorKind::NotFound, format!("{}: no such host", self.manager.nbd));
-        for address in self.manager.nbd.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, left(deadline)?) {
-                Ok(stream) => {
-                    tune(&stream)?;
-                    return self.secure(stream, deadline);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last.into())
+        go(Box::new(self.server.secure(deadline)?), &self.export, deadline)
     }
 }
 
-impl Share {
-    fn secure(&self, mut stream: TcpStream, deadline: Instant) -> Result<Connected, ConnectError> {
-        Stream::set_timeout(&stream, left(deadline)?)?;
-        greet(&mut stream)?;
-        let mut out = vec![];
-        push_option(&mut out, opt::STARTTLS, b"");
-        stream.write_all(&out)?;
-        let mut header = [0; OptionReply::LEN];
-        stream.read_exact(&mut header)?;
-        let reply = OptionReply::decode(&header)?;
-        if (reply.option, reply.kind, reply.len) != (opt::STARTTLS, rep::ACK, 0) {
-            return Err(io::Error::other("the server has no TLS").into());
-        }
-        let tls = ClientConnection::new(Arc::clone(&self.manager.tls), self.manager.name.clone());
-        let tls = tls.map_err(io::Error::other)?;
-        let mut stream = TlsStream { tls, socket: stream };
-        while stream.tls.is_handshaking() {
-            Stream::set_timeout(&stream.socket, left(deadline)?)?;
-            stream.tls.complete_io(&mut stream.socket)?;
-        }
+impl Connect for Share {
+    fn connect(&self) -> Result<Connected, ConnectError> {
+        let deadline = Instant::now() + ATTEMPT;
+        let stream = self.manager.secure(deadline)?;
         let claim = *self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         let (share, access) = (self.share.clone(), Some(self.access));
         let export = ExportName { share, access, claim }.to_string();
@@ -117,6 +99,35 @@ impl Share {
             *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = granted;
         }
         Ok(connected)
+    }
+
+    fn begin_anew(&self) {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Claim::New;
+    }
+}
+
+impl Manager {
+    /// Connects and makes it secret; each knows who the other is.
+    fn secure(&self, deadline: Instant) -> Result<TlsStream, ConnectError> {
+        let mut socket = dial(&self.nbd, deadline)?;
+        Stream::set_timeout(&socket, left(deadline)?)?;
+        greet(&mut socket)?;
+        let mut out = vec![];
+        push_option(&mut out, opt::STARTTLS, b"");
+        socket.write_all(&out)?;
+        let mut header = [0; OptionReply::LEN];
+        socket.read_exact(&mut header)?;
+        let reply = OptionReply::decode(&header)?;
+        if (reply.option, reply.kind, reply.len) != (opt::STARTTLS, rep::ACK, 0) {
+            return Err(io::Error::other("the server has no TLS").into());
+        }
+        let tls = ClientConnection::new(Arc::clone(&self.tls), self.name.clone());
+        let mut stream = TlsStream { tls: tls.map_err(io::Error::other)?, socket };
+        while stream.tls.is_handshaking() {
+            Stream::set_timeout(&stream.socket, left(deadline)?)?;
+            stream.tls.complete_io(&mut stream.socket)?;
+        }
+        Ok(stream)
     }
 }
 

@@ -9,11 +9,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use daemon_kit::control::ApiError;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use super::Manager;
 use super::verbs::VerbError;
 use crate::arbiter::{Access, BladeName, Mode, Refusal, ShareName};
 use crate::link::message::{Drive, DriveState, Kind};
+use crate::source::cache::Usage;
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,8 @@ pub struct Status {
     pub shares: Vec<ShareStatus>,
     /// All blades that are connected or are to have a drive.
     pub blades: Vec<BladeStatus>,
+    /// What is kept of the drives of other servers.
+    pub cache: Usage,
     /// Why the state cannot be stored, if it cannot: nothing is granted then.
     pub storage_error: Option<String>,
 }
@@ -37,7 +41,7 @@ pub struct ShareStatus {
     pub name: String,
     /// For people; may be empty.
     pub description: String,
-    /// Where its blocks are.
+    /// Where its blocks are: a path, or an NBD URI.
     pub path: String,
     /// `read-only`, `exclusive` or `private`.
     pub mode: String,
@@ -45,7 +49,7 @@ pub struct ShareStatus {
     pub kind: Kind,
     /// Bytes; none where it cannot be opened.
     pub size: Option<u64>,
-    /// Why it cannot be opened.
+    /// Why it cannot be opened, or does not answer at present.
     pub error: Option<String>,
     /// Counts its contents as readers may have seen them.
     pub generation: u64,
@@ -257,22 +261,37 @@ async fn discard(State(manager): Of, Json(ask): Json<OverlayOf>) -> Answer {
 }
 
 async fn status(State(manager): Of) -> Json<Status> {
-    // Opening what is not open may wait for a device.
-    let sizes = manager.in_thread(|manager| manager.sizes()).await;
+    let sizes = manager.sizes().await;
     Json(manager.status(sizes))
 }
 
-type Sizes = BTreeMap<ShareName, Result<u64, String>>;
+/// Bytes, and what is wrong.
+type Sizes = BTreeMap<ShareName, (Option<u64>, Option<String>)>;
 
 impl Manager {
-    fn sizes(&self) -> Sizes {
-        let size = |name: &ShareName| self.share_source(name).map(|source| source.size());
-        self.shares.keys().map(|name| (name.clone(), size(name))).collect()
+    async fn sizes(self: &Arc<Self>) -> Sizes {
+        let mut looks = JoinSet::new();
+        for name in self.shares.keys().cloned() {
+            let manager = Arc::clone(self);
+            looks.spawn(async move {
+                // Opening what is not open may wait for a device, or for seconds for a server.
+                let opened = match manager.open_source(&name) {
+                    Some(source) => Ok(source),
+                    None => {
+                        let share = name.clone();
+                        manager.in_thread(move |manager| manager.share_source(&share)).await
+                    }
+                };
+                let found = opened.map(|source| (Some(source.size()), source.trouble()));
+                (name, found.unwrap_or_else(|error| (None, Some(error))))
+            });
+        }
+        looks.join_all().await.into_iter().collect()
     }
 
     fn status(&self, sizes: Sizes) -> Status {
         let inner = self.lock();
-        let share = |(name, size): (ShareName, Result<u64, String>)| {
+        let share = |(name, (size, error)): (ShareName, (Option<u64>, Option<String>))| {
             let configured = &self.shares[&name];
             let state = inner.arbiter.state().shares.get(&name).cloned().unwrap_or_default();
             let sessions = inner.arbiter.sessions().filter(|(_, s)| s.share == name);
@@ -280,7 +299,7 @@ impl Manager {
             ShareStatus {
                 name: name.to_string(),
                 description: configured.description.clone(),
-                path: configured.path.display().to_string(),
+                path: configured.place.to_string(),
                 mode: mode_name(configured.share.mode).to_owned(),
                 kind: configured.kind,
                 generation: state.generation,
@@ -305,8 +324,8 @@ impl Manager {
                     })
                     .collect(),
                 work: work.map(|(_, what)| what).collect(),
-                error: size.as_ref().err().cloned(),
-                size: size.ok(),
+                error,
+                size,
             }
         };
         Status {
@@ -314,6 +333,7 @@ impl Manager {
             uptime_s: self.started.elapsed().as_secs(),
             shares: sizes.into_iter().map(share).collect(),
             blades: inner.blades(),
+            cache: self.cache.usage(),
             storage_error: inner.arbiter.storage_error().map(str::to_owned),
         }
     }

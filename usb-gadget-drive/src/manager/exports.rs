@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use super::jobs::header;
 use super::{Below, Manager, Open, in_full};
 use crate::arbiter::{
-    Access, BladeName, Grant, Mode, Outcome, OverlayRef, Request, SessionId, ShareName,
+    Access, BladeName, Claim, Grant, Mode, Outcome, OverlayRef, Request, SessionId, ShareName,
 };
 use crate::fence::{Fence, Fenced};
 use crate::link::export_name::{ExportName, describe_grant};
@@ -78,7 +78,8 @@ impl Manager {
         let made = self.export(&share, blade, &grant);
         if let Err(reason) = &made {
             tracing::error!(%share, %blade, reason, "a share cannot be opened");
-            self.ended(session, true);
+            // Who goes on keeps what it has; its source may be back soon.
+            self.ended(session, matches!(wanted.claim, Claim::Any | Claim::New));
         }
         made.map(|export| (session, export))
     }
@@ -147,16 +148,20 @@ impl Manager {
         Ok((source, fence))
     }
 
+    /// What lies below, if it is open.
+    pub(super) fn open_source(&self, share: &ShareName) -> Option<Arc<dyn Source>> {
+        self.lock().open.get(&(share.clone(), None)).and_then(|open| open.source.upgrade())
+    }
+
     /// What lies below, open once for all.
     pub(super) fn share_source(&self, share: &ShareName) -> Result<Arc<dyn Source>, String> {
         let configured = self.shares.get(share).ok_or("the share is not configured any more")?;
-        let key = (share.clone(), None);
-        if let Some(source) = self.lock().open.get(&key).and_then(|open| open.source.upgrade()) {
+        if let Some(source) = self.open_source(share) {
             return Ok(source);
         }
-        let opened = FileSource::open(&configured.path, configured.share.is_writable);
-        let opened = opened.map_err(|error| in_full(&error))?;
-        let source: Arc<dyn Source> = Arc::new(opened);
+        let key = (share.clone(), None);
+        let opened = configured.place.open(configured.share.is_writable, &self.cache);
+        let source = opened.map_err(|error| in_full(&error))?;
         let mut inner = self.lock();
         let open = inner
             .open
@@ -246,21 +251,25 @@ mod tests {
     use crate::arbiter::Share;
     use crate::link::message::Kind;
     use crate::manager::Configured;
+    use crate::source::cache::Cache;
+    use crate::source::place::Place;
 
     #[test]
     fn connections_of_one_blade_that_come_at_once_have_one_overlay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");
         std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        let (place, cache) = (Place::File(path), Cache::new(0));
         let (mode, others) = (Mode::Private, Some(Access::Write));
         let share =
             Share { mode, rights: BTreeMap::new(), others, is_writable: true, size: 1 << 20 };
         let (description, kind) = (String::new(), Kind::Disk);
-        let shares = [("p".parse().unwrap(), Configured { share, path, description, kind })].into();
+        let shares =
+            [("p".parse().unwrap(), Configured { share, place, description, kind })].into();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let state = folder.path().join("state");
-        let manager = runtime.block_on(async { Manager::start(shares, state) }).unwrap();
+        let manager = runtime.block_on(async { Manager::start(shares, state, cache) }).unwrap();
         for blade in 0..20 {
             let blade: BladeName = format!("b{blade}").parse().unwrap();
             let together = Barrier::new(8);

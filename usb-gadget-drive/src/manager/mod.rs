@@ -30,6 +30,8 @@ use crate::fence::Fence;
 use crate::link::message::Kind;
 use crate::serve::export::Export;
 use crate::source::Source;
+use crate::source::cache::Cache;
+use crate::source::place::Place;
 use crate::state;
 use agents::Agent;
 pub use agents::{Connection, OrderError};
@@ -41,8 +43,8 @@ use presented::Table;
 pub struct Configured {
     /// Who may use it, and how.
     pub share: Share,
-    /// A file or a block device.
-    pub path: PathBuf,
+    /// Where its blocks are.
+    pub place: Place,
     /// For people; may be empty.
     pub description: String,
     /// As what hosts see it unless the operator says otherwise.
@@ -70,6 +72,7 @@ pub enum StartError {
 pub struct Manager {
     shares: BTreeMap<ShareName, Configured>,
     dir: RealDir,
+    cache: Arc<Cache>,
     inner: Mutex<Inner>,
     /// Held while a source is opened for a client: two of one overlay's file would each have a map of their own.
     opening: Mutex<()>,
@@ -114,6 +117,7 @@ impl Manager {
     pub fn start(
         shares: BTreeMap<ShareName, Configured>,
         state_dir: PathBuf,
+        cache: Arc<Cache>,
     ) -> Result<Arc<Self>, StartError> {
         let failed = |source| StartError::Folder { path: state_dir.clone(), source };
         let dir = RealDir::new(&state_dir).map_err(failed)?;
@@ -135,6 +139,7 @@ impl Manager {
         let manager = Arc::new(Self {
             shares,
             dir,
+            cache,
             inner: Mutex::new(inner),
             opening: Mutex::new(()),
             changed: Notify::new(),

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::export::Export;
 use crate::nbd::negotiation::Refusal;
-use crate::source::file::FileSource;
+use crate::source::cache::{Cache, DEFAULT_CACHE};
+use crate::source::place::Place;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +87,8 @@ impl Grant for () {
 /// A share of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
-    /// A file or a block device. It need not be there yet.
-    pub path: PathBuf,
+    /// Where its blocks are. It need not be there yet.
+    pub place: Place,
     /// Whether clients may write.
     pub writable: bool,
     /// For people; may be empty.
@@ -101,6 +101,7 @@ pub struct Share {
 #[derive(Debug)]
 pub struct FixedShares {
     shares: BTreeMap<String, (Share, Mutex<Weak<Export>>)>,
+    cache: Arc<Cache>,
 }
 
 impl FixedShares {
@@ -108,7 +109,7 @@ impl FixedShares {
     #[must_use]
     pub fn new(shares: BTreeMap<String, Share>) -> Self {
         let shares = shares.into_iter().map(|(name, share)| (name, (share, Mutex::default())));
-        Self { shares: shares.collect() }
+        Self { shares: shares.collect(), cache: Cache::new(DEFAULT_CACHE) }
     }
 
     fn visible<'a>(&'a self, peer: &'a Peer) -> impl Iterator<Item = (&'a String, &'a Share)> {
@@ -145,7 +146,7 @@ impl Exports for FixedShares {
         if let Some(export) = slot.upgrade() {
             return Ok(Opened { export, grant: Box::new(()) });
         }
-        let source = FileSource::open(&share.path, share.writable).map_err(|error| {
+        let source = share.place.open(share.writable, &self.cache).map_err(|error| {
             tracing::warn!(
                 share = name,
                 error = &error as &dyn std::error::Error,
@@ -153,7 +154,7 @@ impl Exports for FixedShares {
             );
             Refusal::Platform
         })?;
-        let export = Arc::new(Export::new(Arc::new(source), share.writable, &share.description));
+        let export = Arc::new(Export::new(source, share.writable, &share.description));
         *slot = Arc::downgrade(&export);
         Ok(Opened { export, grant: Box::new(()) })
     }

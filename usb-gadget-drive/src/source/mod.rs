@@ -3,7 +3,11 @@
 
 use std::io;
 
+pub mod cache;
 pub mod file;
+pub mod place;
+pub mod remote;
+pub mod uri;
 
 /// What a source can do beyond reading. Of a source that is read-only all else is false.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +59,11 @@ pub trait Source: Send + Sync {
     /// Whether a write without `fua` goes to memory and so seldom waits.
     fn is_prompt(&self) -> bool {
         false
+    }
+
+    /// Why it does not answer as it should at present, if that is known.
+    fn trouble(&self) -> Option<String> {
+        None
     }
 
     /// Fills `buf` from `offset`.

@@ -37,6 +37,12 @@ impl Export {
     pub fn can_flush(self) -> bool {
         self.flags & flags::SEND_FLUSH != 0
     }
+
+    /// Single writes can be stable when they are answered.
+    #[must_use]
+    pub fn can_fua(self) -> bool {
+        self.flags & flags::SEND_FUA != 0
+    }
 }
 
 impl fmt::Display for Export {
@@ -77,10 +83,12 @@ pub enum Cause {
         code: ErrorCode,
     },
     /// A write or flush could not be done in time.
-    #[error("a {what} could not be done for {} s: {why}", super::HOLD.as_secs())]
+    #[error("a {what} could not be done for {} s: {why}", held.as_secs())]
     Outage {
         /// Write or flush.
         what: &'static str,
+        /// How long it waited.
+        held: Duration,
         /// What is wrong with the connection.
         why: String,
     },

@@ -20,6 +20,19 @@ impl Connect for Pairs {
     }
 }
 
+/// A pump between these, and what it tells.
+fn between(
+    host: UnixStream,
+    server: UnixStream,
+    next: Vec<UnixStream>,
+) -> (Handle, Receiver<Event>) {
+    let (sender, events) = mpsc::channel();
+    let connect = Arc::new(Pairs(Mutex::new(next)));
+    let tell = Box::new(move |event| drop(sender.send(event)));
+    let link: Option<Box<dyn Stream>> = Some(Box::new(server));
+    (start("test", Proxy::connected(EXPORT), host, link, connect, tell).unwrap(), events)
+}
+
 fn ask(kernel: &mut UnixStream, command: u16, cookie: u64, data: &[u8], len: u32) {
     let header = Request { flags: 0, command, cookie, offset: 512, len };
     kernel.write_all(&[&header.encode()[..], data].concat()).unwrap();
@@ -55,9 +68,7 @@ fn requests_survive_the_connection() {
     let (ours, mut kernel) = UnixStream::pair().unwrap();
     let (first, mut server) = UnixStream::pair().unwrap();
     let (second, mut restarted) = UnixStream::pair().unwrap();
-    let connect = Arc::new(Pairs(Mutex::new(vec![second])));
-    let (pump, events) =
-        start("test", Proxy::connected(EXPORT), ours, Some(Box::new(first)), connect).unwrap();
+    let (pump, events) = between(ours, first, vec![second]);
     for socket in [&kernel, &server, &restarted] {
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     }
@@ -96,9 +107,7 @@ fn a_server_out_of_step_is_left() {
     let (ours, mut kernel) = UnixStream::pair().unwrap();
     let (first, mut server) = UnixStream::pair().unwrap();
     let (second, mut next) = UnixStream::pair().unwrap();
-    let connect = Arc::new(Pairs(Mutex::new(vec![second])));
-    let (_pump, _events) =
-        start("test", Proxy::connected(EXPORT), ours, Some(Box::new(first)), connect).unwrap();
+    let (_pump, _events) = between(ours, first, vec![second]);
     ask(&mut kernel, command::READ, 1, &[], 512);
     let (read, _) = request(&mut server);
     // An answer to what was not asked; data of an answer that is none would follow for ever.
@@ -115,9 +124,7 @@ fn a_server_out_of_step_is_left() {
 fn a_closed_kernel_socket_does_not_spin() {
     let (ours, kernel) = UnixStream::pair().unwrap();
     let (first, _server) = UnixStream::pair().unwrap();
-    let connect = Arc::new(Pairs::default());
-    let (pump, events) =
-        start("test", Proxy::connected(EXPORT), ours, Some(Box::new(first)), connect).unwrap();
+    let (pump, events) = between(ours, first, vec![]);
     drop(kernel);
     let told = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(10)).ok());
     assert!(told.into_iter().any(|event| matches!(event, Event::HostGone)));
