@@ -129,6 +129,14 @@ impl Config {
         Self::check(config::load_or_default(path, Path::new(DEFAULT_PATH))?)
     }
 
+    /// The same from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, line and remedy.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::check(config::parse(text, path)?)
+    }
+
     fn check(loaded: Loaded<Raw>) -> Result<Self, ConfigError> {
         let Loaded { value: raw, source } = loaded;
         if raw.shares.len() > MAX_SHARES {
@@ -243,8 +251,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        let loaded = config::parse(text, "test.toml");
-        loaded.and_then(Config::check).map_err(|error| error.to_string())
+        Config::parse(text, Path::new("test.toml")).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/etc/midplane/usb-gadget-drive-agent.toml`: who manages the blade's drives, and which it has of its own.
 
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use daemon_kit::config::{self, ConfigError, Loaded, Spanned};
@@ -83,11 +84,20 @@ impl Config {
         Self::check(config::load_or_default(path, Path::new(DEFAULT_PATH))?)
     }
 
+    /// The same from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, line and remedy.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::check(config::parse(text, path)?)
+    }
+
     fn check(loaded: Loaded<Raw>) -> Result<Self, ConfigError> {
         let Loaded { value: raw, source } = loaded;
         let address = |text: &Spanned<String>| {
             let parts = text.get_ref().rsplit_once(':').filter(|(host, _)| !host.is_empty());
-            let parts = parts.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+            let parts =
+                parts.and_then(|(host, port)| Some((host, port.parse::<NonZeroU16>().ok()?)));
             let wrong = || {
                 let message = format!("`{}` is no address", text.get_ref());
                 source.error_at(text.span(), message, "write HOST:PORT, such as mm.example:7463")
@@ -146,8 +156,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        let loaded = config::parse(text, "agent.toml");
-        loaded.and_then(Config::check).map_err(|error| error.to_string())
+        Config::parse(text, Path::new("agent.toml")).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -169,6 +178,7 @@ mod tests {
         for (text, wanted) in [
             ("manager = \"mm\"", "is no address"),
             ("manager = \":1\"", "is no address"),
+            ("manager = \"mm:0\"", "is no address"),
             ("manager = \"a b:1\"", "is no host's name"),
             ("[[drives]]\nname = \"a/b\"\npath = \"/x\"\n", "is no name"),
             (

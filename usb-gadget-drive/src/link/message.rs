@@ -185,6 +185,10 @@ pub fn encode(message: &impl Serialize) -> Vec<u8> {
 /// It is no message.
 pub fn from_agent(line: &[u8]) -> Result<FromAgent, BadMessage> {
     let mut message = serde_json::from_slice(line)?;
+    if let FromAgent::Hello { version, udc, .. } = &mut message {
+        *version = short(version);
+        *udc = short(udc);
+    }
     if let FromAgent::Hello { drives, .. } | FromAgent::Drives { drives } = &mut message {
         if drives.len() > MAX_DRIVES {
             return Err(BadMessage::Drives(drives.len()));
@@ -205,17 +209,23 @@ pub fn from_agent(line: &[u8]) -> Result<FromAgent, BadMessage> {
 /// # Errors
 /// It is no message.
 pub fn to_agent(line: &[u8]) -> Result<ToAgent, BadMessage> {
-    Ok(serde_json::from_slice(line)?)
+    let mut message = serde_json::from_slice(line)?;
+    if let ToAgent::Welcome { version: text, .. } | ToAgent::Refused { reason: text } = &mut message
+    {
+        *text = short(text);
+    }
+    Ok(message)
 }
 
-/// At most [`MAX_REASON`] bytes of a text that came from elsewhere.
+/// A text that came from elsewhere, as it is kept and shown: at most [`MAX_REASON`] bytes, and no control characters,
+/// which would steer the operator's terminal and take six bytes each in a message.
 #[must_use]
 pub fn short(text: &str) -> String {
     let mut end = text.len().min(MAX_REASON);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    text[..end].replace(char::is_control, " ")
 }
 
 #[cfg(test)]
@@ -230,7 +240,8 @@ mod tests {
             writable: true,
             lun: 7,
             state: DriveState::Away,
-            reason: Some("x".repeat(MAX_REASON)),
+            // Each takes two bytes.
+            reason: Some("\"".repeat(MAX_REASON)),
         }
     }
 
@@ -275,6 +286,12 @@ mod tests {
         let line = serde_json::to_vec(&FromAgent::Drives { drives: vec![told] }).unwrap();
         let Ok(FromAgent::Drives { drives }) = from_agent(&line) else { panic!("no message") };
         assert_eq!(drives[0].reason.as_ref().unwrap().len(), MAX_REASON);
+        let hello =
+            br#"{"type":"hello","protocol":1,"version":"\u001b[2J","udc":"a\u009b","drives":[]}"#;
+        let Ok(FromAgent::Hello { version, udc, .. }) = from_agent(hello) else {
+            panic!("no hello")
+        };
+        assert_eq!((&version[..], &udc[..]), (" [2J", "a "));
         for bad in ["", "{}", "[]", "{\"type\":\"order\"}", "{\"type\":\"done\",\"order\":-1}"] {
             assert!(from_agent(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -8,7 +8,7 @@
 
 pub mod agent;
 pub mod export_name;
-mod lines;
+pub mod lines;
 pub mod manager;
 pub mod message;
 

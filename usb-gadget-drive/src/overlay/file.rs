@@ -56,6 +56,12 @@ pub enum OverlayError {
         /// Which, from 0.
         page: usize,
     },
+    /// It says of a cluster that it is nowhere, or of one that is not there that it is somewhere.
+    #[error("overlay {file}: its map is damaged; discard it, or put back a copy of it")]
+    Places {
+        /// The file.
+        file: String,
+    },
     /// Made over something else.
     #[error(
         "overlay {file} was made over {found}, and this is {wanted}: discard it, or put back what was shared then"
@@ -176,6 +182,9 @@ impl<F: File> Overlay<F> {
             .collect::<Result<_, _>>()?;
         let map = Map::new(&pages);
         take_live(dir, &file, &header, &map).map_err(failed("open"))?;
+        if !map.is_sound(header.clusters()) {
+            return Err(OverlayError::Places { file: shown() });
+        }
         let sequences = pages.iter().map(|page| page.sequence).collect();
         Ok(Self {
             data_at: header.data_at(),

@@ -82,6 +82,12 @@ impl Place {
     }
 }
 
+/// Whether each cluster of a word is somewhere: both bits of a pair set is no [`Place`].
+#[must_use]
+pub fn is_sound(word: u64) -> bool {
+    word & (word >> 1) & 0x5555_5555_5555_5555 == 0
+}
+
 /// Why a file is not an overlay this program can use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
@@ -264,12 +270,11 @@ impl MapPage {
         let is_whole = u32_at(bytes, 0) == checksum(bytes, 0)
             && usize::try_from(u32_at(bytes, 4)).is_ok_and(|found| found == index)
             && u64_at(bytes, 16) == id
-            && sequence != 0;
+            // There is one more after each.
+            && (1..u64::MAX).contains(&sequence);
         let words: Vec<u64> =
             (0..WORDS_PER_PAGE).map(|i| u64_at(bytes, PAGE_HEAD + 8 * i)).collect();
-        // Both bits of a pair set is no place.
-        let is_sound = words.iter().all(|word| word & (word >> 1) & 0x5555_5555_5555_5555 == 0);
-        (is_whole && is_sound).then_some(Self { sequence, words })
+        (is_whole && words.iter().all(|word| is_sound(*word))).then_some(Self { sequence, words })
     }
 }
 
@@ -336,6 +341,8 @@ mod tests {
         assert_eq!(places, [Place::Base, Place::Data, Place::Zero, Place::Base]);
         page.words[0] = 3;
         assert_eq!(MapPage::decode(&page.encode(2, 7), 2, 7), None, "no such place");
+        let last = MapPage { sequence: u64::MAX, ..MapPage::empty() };
+        assert_eq!(MapPage::decode(&last.encode(0, 7), 0, 7), None, "no version after it");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use super::GROUP;
-use super::format::{CLUSTERS_PER_WORD, MapPage, Place, WORDS_PER_PAGE};
+use super::format::{CLUSTERS_PER_WORD, MapPage, Place, WORDS_PER_PAGE, is_sound};
 
 fn page_of(cluster: u64) -> usize {
     let word = usize::try_from(cluster / CLUSTERS_PER_WORD).expect("bounded by MAX_SIZE");
@@ -85,6 +85,16 @@ impl Map {
                 self.dirty[index / WORDS_PER_PAGE].store(true, Ordering::Release);
             }
         }
+    }
+
+    /// Whether each cluster is at one of the places, and none that is in the overlay is behind the last of `clusters`.
+    pub fn is_sound(&self, clusters: u64) -> bool {
+        self.words.iter().zip((0..).step_by(CLUSTERS_PER_WORD as usize)).all(|(word, first)| {
+            let word = word.load(Ordering::Acquire);
+            let left = clusters.saturating_sub(first);
+            let behind = if left < CLUSTERS_PER_WORD { u64::MAX << (2 * left) } else { 0 };
+            is_sound(word) && word & behind == 0
+        })
     }
 
     /// Pages that changed since the last time, as they are now.

@@ -5,6 +5,10 @@
 //! the old one, synced, and renamed over it; a crash leaves one or the other, whole. A damaged file is refused: with a
 //! guess in its place an epoch could go back and two blades could write.
 
+mod format;
+
+pub use format::{DecodeError, LAST, VERSION, decode, encode};
+
 use std::io;
 
 use crate::arbiter::State;
@@ -15,9 +19,6 @@ pub const FILE: &str = "state";
 const NEW: &str = "state.new";
 /// Bytes of the file: 256 shares with 64 overlays each, and long names, need a third of this.
 pub const MAX_LEN: u64 = 8 << 20;
-/// The format this program writes and the only one it reads.
-pub const VERSION: u32 = 1;
-const MAGIC: &str = "midplane-drive-state";
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -54,47 +55,6 @@ pub enum StateError {
         /// What is wrong with it.
         what: String,
     },
-}
-
-/// The file's contents.
-#[must_use]
-pub fn encode(state: &State) -> Vec<u8> {
-    let json = serde_json::to_string_pretty(state).expect("names and numbers only");
-    let sum = crc32fast::hash(json.as_bytes());
-    format!("{MAGIC} {VERSION} {sum:08x}\n{json}").into_bytes()
-}
-
-/// What is wrong with a file, before it is known which it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DecodeError {
-    /// Another version.
-    Version(u32),
-    /// Anything else.
-    Damaged(String),
-}
-
-/// # Errors
-/// Whatever is wrong with it.
-pub fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
-    let damaged = |what: &str| DecodeError::Damaged(what.to_owned());
-    let split = bytes.iter().position(|b| *b == b'\n').ok_or_else(|| damaged("no first line"))?;
-    let (head, json) = (&bytes[..split], &bytes[split + 1..]);
-    let head = std::str::from_utf8(head).map_err(|_| damaged("its first line"))?;
-    let [magic, version, sum] = head.split(' ').collect::<Vec<_>>()[..] else {
-        return Err(damaged("its first line"));
-    };
-    if magic != MAGIC {
-        return Err(damaged("its first line"));
-    }
-    match version.parse() {
-        Ok(VERSION) => {}
-        Ok(version) => return Err(DecodeError::Version(version)),
-        Err(_) => return Err(damaged("its first line")),
-    }
-    if u32::from_str_radix(sum, 16) != Ok(crc32fast::hash(json)) {
-        return Err(damaged("its checksum"));
-    }
-    serde_json::from_slice(json).map_err(|error| DecodeError::Damaged(error.to_string()))
 }
 
 /// Reads the state; a new one where there is none yet.
@@ -141,71 +101,9 @@ pub fn store<D: Dir>(dir: &D, state: &State) -> Result<(), StateError> {
 
 #[cfg(test)]
 mod tests {
+    use super::format::tests::state;
     use super::*;
-    use crate::arbiter::{Lease, OverlayState, Phase, ShareState};
     use crate::disk::RealDir;
-
-    fn state() -> State {
-        let blade = || "blade-3".parse().unwrap();
-        let overlay = OverlayState {
-            id: 5,
-            epoch: 6,
-            generation: 2,
-            since: 1_700_000_000,
-            phase: Phase::Ready,
-        };
-        let share = ShareState {
-            generation: 2,
-            epoch: 7,
-            lease: Some(Lease { blade: blade(), epoch: 7, since: 1_700_000_001, is_known: false }),
-            overlays: [(blade(), overlay)].into(),
-        };
-        State { shares: [("rescue".parse().unwrap(), share)].into() }
-    }
-
-    /// Never to be edited: files of this version are on disks.
-    const GOLDEN: &str = r#"midplane-drive-state 1 ec09790f
-{
-  "shares": {
-    "rescue": {
-      "generation": 2,
-      "epoch": 7,
-      "lease": {
-        "blade": "blade-3",
-        "epoch": 7,
-        "since": 1700000001,
-        "is_known": false
-      },
-      "overlays": {
-        "blade-3": {
-          "id": 5,
-          "epoch": 6,
-          "generation": 2,
-          "since": 1700000000,
-          "phase": "ready"
-        }
-      }
-    }
-  }
-}"#;
-
-    #[test]
-    fn version_1() {
-        assert_eq!(String::from_utf8(encode(&state())).unwrap(), GOLDEN);
-        assert_eq!(decode(GOLDEN.as_bytes()), Ok(state()));
-    }
-
-    #[test]
-    fn damage_is_seen_wherever_it_is() {
-        let good = encode(&state());
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 2;
-            assert!(decode(&bad).is_err(), "{at}");
-            assert!(decode(&good[..at]).is_err(), "cut at {at}");
-        }
-        assert_eq!(decode(b"midplane-drive-state 2 0\n{}"), Err(DecodeError::Version(2)));
-    }
 
     #[test]
     fn what_was_stored_is_loaded() {
