@@ -41,8 +41,8 @@ test: lint unit packages
 .PHONY: test-full
 test-full: lint unit packages
 	tests/check-capture
-	ipmi-mux/tests/mutants/run
-	usb-gadget-drive/tests/mutants/run
+	tests/mutants ipmi-mux
+	tests/mutants usb-gadget-drive
 	tests/lab/scenarios --full
 
 .PHONY: bench

@@ -24,10 +24,13 @@ targets() {
     done
 }
 
-# Longest input, bytes: a whole call with its memory; several frames; a long configuration.
+# Longest input, bytes: a whole call with its memory; more shares or drives than there may be; several frames; a long
+# configuration.
 max_len() {
     case $1 in
         devintf) echo 1088 ;;
+        drive_config) echo 4096 ;;
+        drive_link) echo 6144 ;;
         *) echo 2048 ;;
     esac
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ipmi_mux::mux::Limits;
 
+use seeds::Rng;
+
 use super::clients::Kind;
 use super::model::{Habits, MS, SECOND, Time};
-use super::rng::Rng;
 
 /// How often what goes wrong, in a thousand.
 #[derive(Debug, Clone, Copy, Default)]

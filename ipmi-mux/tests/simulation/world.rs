@@ -10,11 +10,12 @@ use ipmi_mux::addr::Addr;
 use ipmi_mux::mux::{Action, Channels, HandleId, Incoming, Mux, NodeRules, Outgoing, Token};
 use ipmi_mux::policy::Policy;
 
+use seeds::{Failure, Rng};
+
 use super::clients::{self, Client};
 use super::model::{Model, SECOND, Time};
 use super::oracle::{Oracle, Order};
 use super::plan::Plan;
-use super::rng::Rng;
 
 /// Address and LUN that no client has: what comes from there the mux asks for itself.
 pub const OWN: (u8, u8) = (0x20, 2);
@@ -74,13 +75,6 @@ pub struct World {
     circles: u32,
     log: Option<Vec<String>>,
     wrong: Option<String>,
-}
-
-/// What was wrong, and what had happened before if that was written down.
-#[derive(Debug)]
-pub struct Failure {
-    pub what: String,
-    pub log: Vec<String>,
 }
 
 impl World {

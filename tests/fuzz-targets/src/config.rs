@@ -9,7 +9,8 @@ use ipmi_mux::config::{BmcAddress, Config, MAX_NODES};
 
 use crate::Reached;
 
-const FILE: &str = "fuzz.toml";
+/// The name by which errors know the text.
+pub const FILE: &str = "fuzz.toml";
 
 /// Parses any text.
 ///
@@ -74,7 +75,7 @@ fn refuses_more(text: &str) {
 }
 
 /// `FILE:LINE:COLUMN: message`, then perhaps the line; returns line (0 for none) and message.
-fn check_error<'a>(text: &str, error: &'a str) -> (usize, &'a str) {
+pub fn check_error<'a>(text: &str, error: &'a str) -> (usize, &'a str) {
     let (first, quoted) = match error.split_once('\n') {
         Some((first, quoted)) => (first, Some(quoted)),
         None => (error, None),

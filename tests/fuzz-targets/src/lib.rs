@@ -9,14 +9,21 @@
 
 mod config;
 mod devintf;
+mod drive_config;
+pub mod drive_disk;
+mod drive_link;
 mod driver;
 mod input;
+mod memory;
 mod nbd;
 mod records;
 mod vm_protocol;
 
 pub use config::config;
 pub use devintf::{COMMANDS, devintf};
+pub use drive_config::drive_config;
+pub use drive_disk::drive_disk;
+pub use drive_link::drive_link;
 pub use nbd::{nbd_options, nbd_requests};
 pub use vm_protocol::vm_protocol;
 

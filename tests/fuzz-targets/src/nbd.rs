@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The NBD protocol from a client that says anything, and from a server that does.
 
+use std::io;
+
 use usb_gadget_drive::nbd::negotiation::{
     MAX_OPTION, Negotiation, Next, Offer, Offered, Refusal, Tls, Violation,
 };
 use usb_gadget_drive::nbd::option::{
-    Info, InfoRequest, MetaQueries, OptionHeader, OptionReply, decode_context, decode_listed, opt,
-    rep,
+    Info, InfoRequest, MetaQueries, OptionHeader, OptionReply, decode_context, decode_greeting,
+    decode_listed, encode_context, encode_listed, greeting, opt, push_option, push_reply, rep,
 };
 use usb_gadget_drive::nbd::reply::{
-    ChunkHeader, ReplyHeader, block_status_chunk, decode_block_status, decode_error,
+    ChunkHeader, DONE, ReplyHeader, block_status_chunk, chunk, decode_block_status, decode_error,
+    error_chunk,
 };
 use usb_gadget_drive::nbd::request::{Request, command};
-use usb_gadget_drive::nbd::{MAX_NAME, MAX_PAYLOAD};
+use usb_gadget_drive::nbd::{ErrorCode, MAX_NAME, MAX_PAYLOAD};
 
 use crate::Reached;
 use crate::input::Input;
@@ -37,6 +40,8 @@ impl Offer for Drives {
             "a" => 1 << 30,
             "b" => 0,
             "c" => return Err(Refusal::Policy("taken".to_owned())),
+            "d" => return Err(Refusal::Platform),
+            "e" => return Err(Refusal::Shutdown),
             _ => return Err(Refusal::Unknown),
         };
         let description = "x".to_owned();
@@ -146,6 +151,8 @@ fn check_replies(mut out: &[u8], reached: &mut Reached) {
             rep::ERR_INVALID => "invalid",
             rep::ERR_TLS_REQD => "tls required",
             rep::ERR_UNKNOWN => "unknown",
+            rep::ERR_PLATFORM => "platform",
+            rep::ERR_SHUTDOWN => "shutdown",
             rep::ERR_TOO_BIG => "too big",
             other => panic!("reply {other:#x}"),
         });
@@ -167,6 +174,8 @@ pub fn nbd_requests(data: &[u8]) -> Reached {
         match Request::decode(header) {
             Ok(request) => {
                 assert_eq!(request.encode(), *header);
+                let carries = request.command == command::WRITE;
+                assert_eq!(request.payload(), if carries { request.len } else { 0 });
                 reached.insert(check(&request, flags, size));
             }
             Err(_) => {
@@ -207,26 +216,49 @@ fn check(request: &Request, flags: u16, size: u64) -> &'static str {
     }
 }
 
+fn chunk_body(header: ChunkHeader, body: &[u8]) -> Option<&'static str> {
+    if let Some((context, runs)) = decode_block_status(body) {
+        let again = block_status_chunk(header.cookie, context, &runs);
+        assert_eq!(again[ChunkHeader::LEN..], *body);
+        return Some("runs");
+    }
+    if let (chunk::OFFSET_DATA, Some(offset), Some(len)) =
+        (header.kind, body.first_chunk(), header.len.checked_sub(8))
+    {
+        let is_last = header.flags == DONE;
+        let again = ChunkHeader::data(header.cookie, u64::from_be_bytes(*offset), len, is_last);
+        let flags = if is_last { DONE } else { 0 };
+        let same = ChunkHeader { flags, ..header };
+        assert_eq!(again[..], [&same.encode()[..], offset].concat());
+        return Some("data");
+    }
+    let (code, text) = decode_error(body)?;
+    assert!(text.len() + 6 <= body.len());
+    let again = error_chunk(header.cookie, code);
+    assert_eq!(decode_error(&again[ChunkHeader::LEN..]), Some((code, "")));
+    Some("error")
+}
+
 /// The decoders of a client.
 fn replies(data: &[u8]) -> Reached {
     let mut reached = Reached::new();
     match ReplyHeader::decode(data) {
         Ok(Some(ReplyHeader::Simple(reply))) => {
-            assert!(reply.error.is_some() || reply.encode()[..] == data[..16]);
-            reached.insert("simple");
+            if let Some(code) = reply.error {
+                let error = io::Error::from(code);
+                // What is too long for another server is an error of the device here.
+                let wanted = if code == ErrorCode::Overflow { ErrorCode::Io } else { code };
+                assert_eq!(ErrorCode::from(&error), wanted);
+                reached.insert("failed");
+            } else {
+                assert_eq!(reply.encode()[..], data[..16]);
+                reached.insert("simple");
+            }
         }
         Ok(Some(ReplyHeader::Chunk(header))) => {
             assert_eq!(header.encode()[..], data[..ChunkHeader::LEN]);
             reached.insert("chunk");
-            let body = &data[ChunkHeader::LEN..];
-            if let Some((context, runs)) = decode_block_status(body) {
-                let again = block_status_chunk(header.cookie, context, &runs);
-                assert_eq!(again[ChunkHeader::LEN..], *body);
-                reached.insert("runs");
-            }
-            if decode_error(body).is_some() {
-                reached.insert("error");
-            }
+            reached.extend(chunk_body(header, &data[ChunkHeader::LEN..]));
         }
         Ok(None) | Err(_) => {}
     }
@@ -242,6 +274,30 @@ fn replies(data: &[u8]) -> Reached {
         assert_eq!(queries.encode(), data);
         reached.insert("queries");
     }
-    let _ = (decode_listed(data), decode_context(data));
+    if let Some((name, text)) = decode_listed(data) {
+        assert_eq!(encode_listed(name, text), data);
+        reached.insert("listed");
+    }
+    if let Some((id, context)) = decode_context(data) {
+        assert_eq!(encode_context(id, context), data);
+        reached.insert("context");
+    }
+    if let Some(Ok(flags)) = data.first_chunk().map(decode_greeting) {
+        assert_eq!(greeting()[..16], data[..16]);
+        assert!(flags != 3 || greeting()[..] == data[..18]);
+        reached.insert("greeting");
+    }
+    if let Some(Ok(option)) = data.first_chunk().map(OptionHeader::decode) {
+        let mut again = vec![];
+        push_option(&mut again, option.option, &[]);
+        assert_eq!(again[..12], data[..12]);
+        reached.insert("option");
+    }
+    if let Some(Ok(reply)) = data.first_chunk().map(OptionReply::decode) {
+        let mut again = vec![];
+        push_reply(&mut again, reply.option, reply.kind, &[]);
+        assert_eq!(again[..16], data[..16]);
+        reached.insert("option reply");
+    }
     reached
 }

@@ -7,7 +7,10 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use fuzz_targets::{Reached, config, devintf, nbd_options, nbd_requests, vm_protocol};
+use fuzz_targets::drive_disk::drive_disk;
+use fuzz_targets::{
+    Reached, config, devintf, drive_config, drive_link, nbd_options, nbd_requests, vm_protocol,
+};
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
 const MAX_FILES: usize = 300;
@@ -157,6 +160,8 @@ fn nbd_options_corpus() {
             "context",
             "unsupported",
             "policy",
+            "platform",
+            "shutdown",
             "invalid",
             "tls required",
             "unknown",
@@ -193,12 +198,113 @@ fn nbd_requests_corpus() {
             "EOVERFLOW",
             "no request",
             "simple",
+            "failed",
             "chunk",
             "runs",
             "error",
             "info",
             "info request",
             "queries",
+            "listed",
+            "context",
+            "greeting",
+            "option reply",
+            "option",
+            "data",
+        ],
+    );
+}
+
+#[test]
+fn drive_disk_corpus() {
+    replay(
+        "drive_disk",
+        drive_disk,
+        &[
+            "header",
+            "no overlay",
+            "other version",
+            "checksum",
+            "size of a cluster",
+            "size",
+            "name of the share",
+            "name of the blade",
+            "map page",
+            "no map page",
+            "live map",
+            "map",
+            "zeroes",
+            "damaged places",
+            "damaged header",
+            "another overlay",
+            "short file",
+            "damaged map",
+            "state",
+            "damaged state",
+            "state of another version",
+            "no state",
+            "state without sense",
+        ],
+    );
+}
+
+#[test]
+fn drive_link_corpus() {
+    replay(
+        "drive_link",
+        drive_link,
+        &[
+            "hello",
+            "drives",
+            "too many drives",
+            "done",
+            "failure",
+            "alive",
+            "welcome",
+            "refused",
+            "insert",
+            "eject",
+            "too long",
+            "export",
+            "export with access",
+            "export anew",
+            "export in an epoch",
+            "export of a generation",
+            "grant to write",
+            "grant to read",
+            "drive",
+        ],
+    );
+}
+
+#[test]
+fn drive_config_corpus() {
+    replay(
+        "drive_config",
+        drive_config,
+        &[
+            "no share",
+            "read-only share",
+            "exclusive share",
+            "private share",
+            "a blade alone",
+            "drives of its own",
+            "a blade with a manager",
+            "unknown key",
+            "bad name",
+            "too many shares",
+            "no certificates",
+            "nobody may write",
+            "writer of a read-only share",
+            "bad address",
+            "bad host",
+            "writable CD",
+            "name twice",
+            "too many drives",
+            "missing key",
+            "too deep",
+            "wrong type or syntax",
+            "not text",
         ],
     );
 }

@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use seeds::Rng;
 use usb_gadget_drive::disk::{Boot, Dir, File};
-
-use crate::rng::Rng;
 
 pub const SECTOR: u64 = 512;
 const PAGE: u64 = 4096;

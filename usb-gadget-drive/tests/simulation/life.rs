@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use seeds::Failure;
 use usb_gadget_drive::arbiter::{Access, BladeName, Claim, Request, ShareName};
 use usb_gadget_drive::overlay::{self, format::CLUSTER};
 use usb_gadget_drive::source::Zeroing;
 
 use crate::disk::SECTOR;
 use crate::model::{End, stamped};
-use crate::world::{BLADES, Connection, Failure, SHARES, World, blade, share};
+use crate::world::{BLADES, Connection, SHARES, World, blade, share};
 
 /// Seconds are given for what is going on to end when nobody disturbs it.
 const SETTLE: u64 = 400;

@@ -10,6 +10,7 @@ use fuzz_targets::Reached;
 
 mod config;
 mod devintf;
+mod drive;
 mod nbd;
 mod vm_protocol;
 
@@ -17,6 +18,7 @@ fn main() {
     devintf::write();
     vm_protocol::write();
     config::write();
+    drive::write();
     nbd::write();
 }
 

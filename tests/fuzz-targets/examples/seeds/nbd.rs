@@ -3,8 +3,11 @@
 
 use fuzz_targets::{nbd_options, nbd_requests};
 use usb_gadget_drive::nbd::negotiation::MAX_OPTION;
-use usb_gadget_drive::nbd::option::{Info, InfoRequest, MetaQueries, opt, push_option};
-use usb_gadget_drive::nbd::reply::{SimpleReply, block_status_chunk, error_chunk};
+use usb_gadget_drive::nbd::option::{
+    Info, InfoRequest, MetaQueries, encode_context, encode_listed, greeting, opt, push_option,
+    push_reply, rep,
+};
+use usb_gadget_drive::nbd::reply::{ChunkHeader, SimpleReply, block_status_chunk, error_chunk};
 use usb_gadget_drive::nbd::request::{Request, command};
 use usb_gadget_drive::nbd::{BASE_ALLOCATION, ErrorCode, MAX_PAYLOAD, flags};
 
@@ -33,7 +36,8 @@ fn options() {
     let mut huge = session(0, &[(opt::GO, b"")]);
     let at = huge.len() - 4;
     huge[at..].fill(0xff);
-    let cases: [(&str, &str, Vec<u8>); 20] = [
+    let (d, e) = (go("d"), go("e"));
+    let cases: [(&str, &str, Vec<u8>); 22] = [
         ("go", "serve", session(0, &[(opt::GO, &a)])),
         ("export-name", "serve", session(0, &[(opt::EXPORT_NAME, b"a")])),
         ("no-export", "no such export", session(0, &[(opt::EXPORT_NAME, b"x")])),
@@ -63,6 +67,8 @@ fn options() {
         ("abort", "done", session(0, &[(opt::ABORT, b"")])),
         ("unsupported", "unsupported", session(0, &[(4711, b"x")])),
         ("policy", "policy", session(0, &[(opt::GO, &c)])),
+        ("platform", "platform", session(0, &[(opt::GO, &d)])),
+        ("shutdown", "shutdown", session(0, &[(opt::INFO, &e)])),
         ("unknown", "unknown", session(0, &[(opt::GO, &none)])),
         ("invalid", "invalid", session(0, &[(opt::GO, b"")])),
         ("starttls", "starttls", session(1, &[(opt::STARTTLS, b"")])),
@@ -105,14 +111,28 @@ fn requests() {
     let error = [&error_chunk(7, ErrorCode::Io)[..], b""].concat();
     let info = InfoRequest { name: "a", infos: vec![1] }.encode();
     let queries = MetaQueries { name: "a", queries: vec![BASE_ALLOCATION] }.encode();
+    let (mut reply, mut option) = (vec![], vec![]);
+    push_option(&mut option, opt::GO, b"");
+    push_reply(&mut reply, opt::GO, rep::ACK, b"");
     let cases = [
         ("simple", "simple", SimpleReply { error: None, cookie: 7 }.encode().to_vec()),
+        (
+            "failed",
+            "failed",
+            SimpleReply { error: Some(ErrorCode::Io), cookie: 7 }.encode().to_vec(),
+        ),
         ("chunk", "chunk", block_status_chunk(7, 1, &[(4096, 3)])),
         ("runs", "runs", block_status_chunk(7, 1, &[(4096, 3), (8192, 0)])),
         ("error", "error", error),
         ("info", "info", Info::Export { size: 1, flags: 1 }.encode()),
         ("info-request", "info request", info),
         ("queries", "queries", queries),
+        ("listed", "listed", encode_listed("a", "b")),
+        ("context", "context", encode_context(1, BASE_ALLOCATION)),
+        ("greeting", "greeting", greeting().to_vec()),
+        ("option", "option", option),
+        ("data", "data", ChunkHeader::data(7, 512, 4096, true).to_vec()),
+        ("option-reply", "option reply", reply),
     ];
     for (name, wanted, bytes) in cases {
         seed(nbd_requests, "nbd_requests", name, wanted, &drive(all, &bytes));
