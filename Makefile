@@ -28,6 +28,7 @@ lint:
 
 .PHONY: unit
 unit:
+	tests/lab/setup
 	cargo test --workspace --all-features --locked
 
 .PHONY: packages
@@ -43,6 +44,7 @@ test-full: lint unit packages
 	tests/check-capture
 	tests/mutants ipmi-mux
 	tests/mutants usb-gadget-drive
+	tests/conformance/usb-gadget-drive $(CARGO_TARGET_DIR)/release/usb-gadget-drive
 	tests/lab/scenarios --full
 
 .PHONY: bench

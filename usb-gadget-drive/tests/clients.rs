@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The running program and the clients that people use. One that is not installed is skipped, visibly.
+//! The running program and the clients that people use. More of them are in `tests/conformance`.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod common;
@@ -7,7 +7,7 @@ mod common;
 use std::net::TcpListener;
 use std::path::Path;
 
-use common::{PROGRAM, Server, good, have, image, run};
+use common::{PROGRAM, Server, good, image, need, run};
 
 fn server(arguments: &[String]) -> Server {
     let dir = tempfile::tempdir().unwrap();
@@ -23,9 +23,7 @@ fn path(server: &Server, name: &str) -> String {
 
 #[test]
 fn nbdinfo_sees_what_there_is() {
-    if !have("nbdinfo") {
-        return;
-    }
+    need("nbdinfo");
     let server = server(&[]);
     let list = good("nbdinfo", &["--list", "--json", &server.uri("")]);
     for wanted in ["\"d\"", "\"r\"", "\"can_fast_zero\": true", "base:allocation"] {
@@ -38,9 +36,7 @@ fn nbdinfo_sees_what_there_is() {
 
 #[test]
 fn nbdcopy_copies_both_ways() {
-    if !have("nbdcopy") {
-        return;
-    }
+    need("nbdcopy");
     let server = server(&[]);
     let (ours, copy, other) =
         (path(&server, "d.img"), path(&server, "copy"), image(server.dir.path(), "other", 15));
@@ -56,9 +52,8 @@ fn nbdcopy_copies_both_ways() {
 
 #[test]
 fn qemu_reads_writes_and_compares() {
-    if !have("qemu-io") || !have("qemu-img") {
-        return;
-    }
+    need("qemu-io");
+    need("qemu-img");
     let server = server(&[]);
     let commands = [
         "write -P 5 4096 65536",
@@ -84,9 +79,7 @@ fn qemu_reads_writes_and_compares() {
 
 #[test]
 fn fio_verifies_what_it_wrote() {
-    if !have("fio") {
-        return;
-    }
+    need("fio");
     let server = server(&[]);
     let uri = format!("--uri={}", server.uri("d"));
     good(
@@ -111,9 +104,7 @@ fn fio_verifies_what_it_wrote() {
 
 #[test]
 fn a_client_may_start_the_server() {
-    if !have("nbdinfo") {
-        return;
-    }
+    need("nbdinfo");
     let dir = tempfile::tempdir().unwrap();
     let share = format!("d={}", image(dir.path(), "d.img", 1).display());
     // This is socket activation, by LISTEN_FDS.
@@ -148,9 +139,7 @@ fn certificates(dir: &Path, client: &str) {
 /// A client with four connections opens the overlay's file four times at once, and must find one overlay.
 #[test]
 fn connections_of_one_client_share_an_overlay() {
-    if !have("nbdcopy") {
-        return;
-    }
+    need("nbdcopy");
     let dir = tempfile::tempdir().unwrap();
     let (base, new) = (image(dir.path(), "base.img", 8), dir.path().join("new.img"));
     let before = std::fs::read(&base).unwrap();
@@ -185,9 +174,7 @@ fn tls_is_for_those_with_a_certificate_of_ours() {
             .status
             .success()
     );
-    if !have("nbdinfo") {
-        return;
-    }
+    need("nbdinfo");
     let strangers = tempfile::tempdir().unwrap();
     certificates(strangers.path(), "blade-1");
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """usb-gadget-drive's NBD server beside nbdkit file, qemu-nbd and nbd-server, on this machine, by turns.
 
-All serve one file of 1 GiB in memory, with flush and FUA on. Prints a table; `--json FILE` writes the figures too.
+All serve one file of 1 GiB in memory, with flush and FUA on. Prints what it finds; `--rows FILE` is for tests/bench/run.
 """
 
 import argparse
@@ -16,13 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+sys.dont_write_bytecode = True
+BENCH = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(BENCH / "lib"))
+from rows import Row  # noqa: E402
+
 GIB = 1 << 30
 START_LIMIT = 10  # seconds
-CLIENT_LIMIT = 120  # seconds
-OURS = "usb-gadget-drive"
+CLIENT_LIMIT = 60  # seconds
+OURS, KIT = "usb-gadget-drive", "nbdkit"
+SETUP = "libnbd-bin nbdcopy nbdkit nbdkit qemu-utils qemu-nbd nbd-server nbd-server fio fio".split()
+# DESIGN section 12.
+LEAST_MEAN, LEAST_OF_BEST, MOST_CPU = 1.0, 0.9, 1.1
 # Name: options of fio. The engine opens one connection per job.
 FIO = {
     "read 1M qd8 x1": ("read", "1M", 8, 1),
@@ -34,32 +43,49 @@ FIO = {
     "randwrite 4k qd32 x1": ("randwrite", "4k", 32, 1),
 }
 COPY = {"nbdcopy 1 connection": 1, "nbdcopy 4 connections": 4}
+OVERLAY = ("read 1M qd8 x1", "write 1M qd8 x1", "randread 4k qd32 x1", "randwrite 4k qd32 x1")
 
 
-def servers(binary: str, image: Path, where: Path, tcp: int | None) -> dict:
-    """Command and URI of each server."""
-    found = {}
-    for at, name in enumerate((OURS, "nbdkit", "qemu-nbd", "nbd-server")):
-        socket, port = where / f"{name}.sock", (tcp or 0) + at
+@dataclass
+class Transport:
+    """How clients reach the servers, and which cells are measured."""
+
+    name: str
+    cells: tuple
+    judged: bool = True  # by the bars
+
+    def server(self, who: str, binary: Path, image: Path, where: Path) -> tuple[list, str]:
+        """Command and URI of a server; `where` is a folder of its own."""
+        socket, config, tcp = where / "sock", where / "config", self.name == "tcp"
+        port = 10809 + (OURS, KIT, "qemu-nbd", "nbd-server").index(who)
         uri = f"nbd://127.0.0.1:{port}/d" if tcp else f"nbd+unix:///d?socket={socket}"
-        config = where / "nbd-server.conf"
-        if name == OURS:
-            place = ["--listen", f"127.0.0.1:{port}"] if tcp else ["--unix", str(socket)]
-            command = [binary, "serve", "--share", f"d={image}", *place]
-        elif name == "nbdkit":
-            place = ["-i", "127.0.0.1", "-p", str(port)] if tcp else ["-U", str(socket)]
-            command = ["nbdkit", "-f", *place, "file", str(image)]
-        elif name == "qemu-nbd":
-            place = ["-b", "127.0.0.1", "-p", str(port)] if tcp else ["-k", str(socket)]
-            command = ["qemu-nbd", "-f", "raw", "-t", "-e", "20", "-x", "d", *place, str(image)]
-        else:
-            place = f"listenaddr = 127.0.0.1\nport = {port}" if tcp else f"unixsock = {socket}"
-            config.write_text(
-                f"[generic]\n{place}\n[d]\nexportname = {image}\nflush = true\nfua = true\nmulticonn = true\n"
-            )
-            command = ["nbd-server", "-C", str(config), "-p", str(where / "nbd-server.pid")]
-        found[name] = (command, uri)
-    return found
+        if who == OURS:
+            place = ["--listen", f"127.0.0.1:{port}"] if tcp else ["--unix", socket]
+            if self.name == "overlay":
+                config.write_text(
+                    f'state_dir = "{where}"\nruntime_dir = "{where}"\n[shares.d]\npath = "{image}"\nmode = "private"\n'
+                )
+                return [binary, "serve", "--config", config, *place], uri
+            return [binary, "serve", "--share", f"d={image}", *place], uri
+        if who == KIT:
+            place = ["-i", "127.0.0.1", "-p", str(port)] if tcp else ["-U", socket]
+            overlay = ["--filter=cow"] if self.name == "overlay" else []
+            return ["nbdkit", "-f", *place, *overlay, "file", image], uri
+        if who == "qemu-nbd":
+            place = ["-b", "127.0.0.1", "-p", str(port)] if tcp else ["-k", socket]
+            return ["qemu-nbd", "-f", "raw", "-t", "-e", "20", "-x", "d", *place, image], uri
+        place = f"listenaddr = 127.0.0.1\nport = {port}" if tcp else f"unixsock = {socket}"
+        config.write_text(
+            f"[generic]\n{place}\n[d]\nexportname = {image}\nflush = true\nfua = true\nmulticonn = true\n"
+        )
+        return ["nbd-server", "-C", config, "-p", where / "pid"], uri
+
+
+TRANSPORTS = (
+    Transport("unix", (*FIO, *COPY)),
+    Transport("tcp", (*FIO, *COPY)),
+    Transport("overlay", OVERLAY, judged=False),
+)
 
 
 def cpu(pid: int) -> float:
@@ -73,114 +99,168 @@ def cpu(pid: int) -> float:
     return total
 
 
-def fio(uri: str, how: tuple, seconds: float) -> tuple[float, float]:
-    """Rate (MB/s, or operations per second for 4k) and GiB moved."""
-    rw, size, depth, jobs = how
-    command = [
+def client(cell: str, uri: str, seconds: int) -> list[str]:
+    if cell in COPY:
+        return ["nbdcopy", f"--connections={COPY[cell]}", uri, "null:"]
+    rw, size, depth, jobs = FIO[cell]
+    return [
         "fio", "--name=n", "--ioengine=nbd", f"--uri={uri}", f"--rw={rw}", f"--bs={size}", f"--iodepth={depth}",
         f"--numjobs={jobs}", "--group_reporting", "--thread", "--time_based", f"--runtime={seconds}", "--size=1G",
         "--randrepeat=0", "--norandommap", "--output-format=json",
     ]  # fmt: skip
+
+
+def run(cell: str, uri: str, seconds: int) -> tuple[float, float]:
+    """Rate (MB/s, or operations per second for 4k) and GiB moved."""
     start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_LIMIT, check=True)
+    done = subprocess.run(
+        client(cell, uri, seconds), capture_output=True, text=True, timeout=CLIENT_LIMIT, check=True
+    )
     # fio's own rate counts what jobs that begin late do as if they had done it with the others.
     took = time.monotonic() - start
+    if cell in COPY:
+        return GIB / 1e6 / took, 1.0
     job = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
-    side = job["write" if "write" in rw else "read"]
-    if size == "4k":
-        return side["total_ios"] / took, side["total_ios"]
-    return side["io_bytes"] / 1e6 / took, side["io_bytes"] / GIB
+    side = job["write" if "write" in cell else "read"]
+    rate = side["total_ios"] if "4k" in cell else side["io_bytes"] / 1e6
+    return rate / took, side["io_bytes"] / GIB
 
 
-def copy(uri: str, connections: int, _seconds: float) -> tuple[float, float]:
-    start = time.monotonic()
-    command = ["nbdcopy", f"--connections={connections}", uri, "null:"]
-    subprocess.run(command, timeout=CLIENT_LIMIT, check=True)
-    return GIB / 1e6 / (time.monotonic() - start), 1.0
+def listens(uri: str) -> bool:
+    return subprocess.run(["nbdinfo", "--size", uri], capture_output=True, check=False).returncode == 0
 
 
-def wait_for(uri: str, child: subprocess.Popen | None) -> None:
-    end = time.monotonic() + START_LIMIT
-    while subprocess.run(["nbdinfo", "--size", uri], capture_output=True, check=False).returncode:
-        if (child and child.poll() is not None) or time.monotonic() > end:
-            sys.exit(f"bench: nobody serves {uri}")
-        time.sleep(0.05)
+@contextlib.contextmanager
+def serving(transport: Transport, who: str, binary: Path, image: Path, where: Path):
+    """A server; gives its process and its URI."""
+    where.mkdir()
+    command, uri = transport.server(who, binary, image, where)
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with contextlib.ExitStack() as ends:
+        # nbdkit keeps its overlay in TMPDIR.
+        child = subprocess.Popen(list(map(str, command)), env={**os.environ, "TMPDIR": str(where)}, **quiet)
+        ends.callback(child.wait)
+        ends.callback(child.terminate)
+        end = time.monotonic() + START_LIMIT
+        while not listens(uri):
+            # nbd-server goes into the background.
+            if time.monotonic() > end or who != "nbd-server" and child.poll() is not None:
+                raise RuntimeError(f"{who} does not serve {uri}")
+            time.sleep(0.05)
+        pid = child.pid
+        if who == "nbd-server":
+            pid = int((where / "pid").read_text())
+            ends.callback(os.kill, pid, signal.SIGTERM)
+        yield pid, uri
 
 
-def measure(options) -> list[dict]:
-    rows = []
-    cells = {name: (fio, how) for name, how in FIO.items()} | {name: (copy, n) for name, n in COPY.items()}
-    if options.only:
-        cells = {name: cell for name, cell in cells.items() if re.search(options.only, name)}
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as where, contextlib.ExitStack() as ends:
-        image = Path(where) / "image"
+def measure(options) -> tuple[list[dict], list[dict]]:
+    """What each cell gave, and which gave nothing."""
+    cells, failures = [], []
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as top:
+        image = Path(top) / "image"
         with image.open("wb") as file:
             for _ in range(GIB >> 20):
                 file.write(os.urandom(1 << 20))
-        running = {}
-        for name, (command, uri) in servers(options.binary, image, Path(where), options.tcp).items():
-            if options.peers and name not in (OURS, *options.peers.split(",")):
+        for transport in TRANSPORTS:
+            peers = options.peers.split(",") if transport.judged else [KIT]
+            wanted = [cell for cell in transport.cells if re.search(options.only, f"{transport.name} {cell}")]
+            if not wanted:
                 continue
-            quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            child = subprocess.Popen(command, **quiet)
-            ends.callback(child.wait)
-            ends.callback(child.terminate)
-            wait_for(uri, None if name == "nbd-server" else child)
-            pid = child.pid
-            if name == "nbd-server":  # it goes into the background
-                pid = int((Path(where) / "nbd-server.pid").read_text())
-                ends.callback(os.kill, pid, signal.SIGTERM)
-            running[name] = (pid, uri)
-        for cell, (client, how) in cells.items():
-            rates, costs = {name: [] for name in running}, {name: [] for name in running}
-            for at in range(options.rounds):
-                for name in list(running)[:: 1 if at % 2 == 0 else -1]:
-                    pid, uri = running[name]
-                    before = cpu(pid)
+            with contextlib.ExitStack() as ends:
+                running = {}
+                for who in (OURS, *peers):
+                    place = serving(transport, who, options.binary, image, Path(top) / f"{transport.name}-{who}")
+                    running[who] = ends.enter_context(place)
+                for cell in wanted:
                     try:
-                        rate, work = client(uri, how, options.seconds)
-                    except subprocess.SubprocessError as error:
-                        print(f"bench: {name}, {cell}: {error}", file=sys.stderr)
-                        continue
-                    rates[name].append(rate)
-                    # s/GiB, or us for each operation
-                    scale = 1e6 if "4k" in cell else 1
-                    costs[name].append((cpu(pid) - before) / work * scale)
-            row = {"cell": cell, "rate": {n: median(r) for n, r in rates.items() if r}}
-            row["cpu"] = {n: median(c) for n, c in costs.items() if c}
-            rows.append(row)
-            show(row)
-    return rows
+                        cells.append(one_cell(transport, cell, running, options))
+                    except (subprocess.SubprocessError, RuntimeError) as error:
+                        failures.append({"name": f"{transport.name}, {cell}", "why": str(error)})
+                        print(f"{transport.name}, {cell}: {error}", file=sys.stderr)
+    return cells, failures
 
 
-def show(row: dict) -> None:
-    rates, costs = row["rate"], row["cpu"]
-    peers = [name for name in rates if name != OURS]
-    text = [f"{name} {rates[name]:.0f} ({costs[name]:.2f})" for name in rates]
-    best = rates[OURS] / max(rates[name] for name in peers)
-    cost = costs[OURS] / max(1e-9, min(costs[name] for name in peers))
-    kit = f"{rates[OURS] / rates['nbdkit']:.2f}" if "nbdkit" in rates else "-"
-    print(f"{row['cell']:22} {'  '.join(text)}  | nbdkit {kit}  best {best:.2f}  cpu/best {cost:.2f}", flush=True)
+def one_cell(transport: Transport, cell: str, running: dict, options) -> dict:
+    rates, costs = {who: [] for who in running}, {who: [] for who in running}
+    for at in range(options.rounds):
+        for who in list(running)[:: 1 if at % 2 == 0 else -1]:
+            pid, uri = running[who]
+            before = cpu(pid)
+            try:
+                rate, work = run(cell, uri, options.seconds)
+            except subprocess.CalledProcessError:
+                # nbd-server has a short queue: of 16 connections at once it may refuse some.
+                if who == OURS:
+                    raise
+                continue
+            rates[who].append(rate)
+            costs[who].append((cpu(pid) - before) / work)
+    found = {"name": f"{transport.name}, {cell}", "cell": cell, "judged": transport.judged}
+    found["rate"] = {who: median(several) for who, several in rates.items() if several}
+    found["cpu"] = {who: median(several) for who, several in costs.items() if several}
+    if len(found["rate"]) < 2:
+        raise RuntimeError("no peer can do it")
+    uri = re.sub("socket=.*", "socket=SOCKET", running[OURS][1])
+    found["command"] = " ".join(client(cell, uri, options.seconds))
+    show(found)
+    return found
+
+
+def show(cell: dict) -> None:
+    text = [f"{who} {rate:.0f} ({cell['cpu'][who]:.2f})" for who, rate in cell["rate"].items()]
+    print(f"{cell['name']:30} {'  '.join(text)}", flush=True)
+
+
+def rows(cells: list[dict]) -> list[Row]:
+    """The table's; CPU is the server's alone."""
+    made, ratios = [], []
+    for cell in cells:
+        rate, cost = cell["rate"], cell["cpu"]
+        peers = [who for who in rate if who != OURS]
+        best = max(peers, key=rate.get)
+        cheapest = min(peers, key=cost.get)
+        unit = "per s" if "4k" in cell["cell"] else "MB/s"
+        bars = {"at_least": LEAST_OF_BEST} if cell["judged"] else {}
+        others = ", ".join(f"{who} {rate[who]:.0f}" for who in peers)
+        made.append(Row(cell["name"], unit, rate[OURS], cell["command"], rate[best], note=f"{others}; more is better", **bars))
+        bars = {"at_most": MOST_CPU} if cell["judged"] else {}
+        others = ", ".join(f"{who} {cost[who]:.2f}" for who in peers)
+        name = f"{cell['name']}: CPU of the server"
+        made.append(Row(name, "s/GiB", cost[OURS], "as above", cost[cheapest], note=others, **bars))
+        if cell["judged"] and KIT in rate:
+            ratios.append(rate[OURS] / rate[KIT])
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        note = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        name = f"geometric mean of ours / nbdkit, {len(ratios)} cells"
+        made.insert(0, Row(name, "", mean, "all of the commands below", at_least=LEAST_MEAN, note=note))
+    return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("binary", help="usb-gadget-drive, built for release")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of one run of fio")
+    parser.add_argument("binary", type=Path, help="usb-gadget-drive, built for release")
+    parser.add_argument("--seconds", type=int, default=1, help="of one run of fio, which takes no fractions")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tcp", type=int, metavar="PORT", help="over TCP, from this port on")
-    parser.add_argument("--only", metavar="REGEX", help="these cells alone")
-    parser.add_argument("--peers", help="these alone, with commas")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", metavar="REGEX", default="", help="these cells alone, such as 'unix read'")
+    parser.add_argument("--peers", default="nbdkit,qemu-nbd,nbd-server", help="these alone, with commas")
+    parser.add_argument("--full", action="store_true", help="five rounds of two seconds")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="write the table's rows there")
     options = parser.parse_args()
-    rows = measure(options)
-    ratios = [row["rate"][OURS] / row["rate"]["nbdkit"] for row in rows if "nbdkit" in row["rate"]]
-    if ratios:
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"geometric mean of the ratios to nbdkit: {mean:.2f} (bar: 1.0)")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+    if options.full:
+        options.seconds, options.rounds = 2, 5
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    subprocess.run([BENCH.parent / "lab/setup", *SETUP], check=True)
+    cells, failures = measure(options)
+    made = rows(cells)
+    for row in made:
+        figures = row.figures()
+        if figures["met"] is False:
+            print(f"short: {row.name}: {figures['ratio'] or row.ours:.2f}")
+    if options.rows:
+        options.rows.write_text(json.dumps({"rows": [row.figures() for row in made], "failures": failures}))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

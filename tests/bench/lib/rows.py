@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What the measurements of all programs share in the guest: rows, and pinned commands."""
+"""What the measurements of all programs share: rows, and in the guest pinned commands."""
 
 import json
 import subprocess
@@ -28,12 +28,17 @@ class Row:
     command: str  # to repeat it by hand in tests/lab/shell
     peer: float | None = None
     at_most: float | None = None  # the bar: of the ratio where there is a peer, else of ours
+    at_least: float | None = None  # the same, where more is better
     note: str = ""  # what has to be known to judge the figures
 
     def figures(self) -> dict:
         ratio = self.ours / self.peer if self.peer else None
         judged = self.ours if self.peer is None else ratio
-        met = None if self.at_most is None else judged <= self.at_most
+        met = None
+        if self.at_most is not None:
+            met = judged <= self.at_most
+        elif self.at_least is not None:
+            met = judged >= self.at_least
         return {**asdict(self), "ratio": ratio, "met": met}
 
 

@@ -15,7 +15,7 @@ use usb_gadget_drive::nbd::reply::{
     error_chunk,
 };
 use usb_gadget_drive::nbd::request::{Request, command};
-use usb_gadget_drive::nbd::{ErrorCode, MAX_NAME, MAX_PAYLOAD};
+use usb_gadget_drive::nbd::{ErrorCode, MAX_NAME, MAX_SERVED};
 
 use crate::Reached;
 use crate::input::Input;
@@ -194,7 +194,7 @@ fn check(request: &Request, flags: u16, size: u64) -> &'static str {
             let end = request.offset.checked_add(request.len.into()).expect("within the drive");
             assert!(end <= size, "{request:?} leaves a drive of {size}");
             let moves = matches!(request.command, command::READ | command::WRITE);
-            assert!(!moves || request.len <= MAX_PAYLOAD);
+            assert!(!moves || request.len <= MAX_SERVED);
             assert_eq!(request.flags & !0x1f, 0, "nobody knows these flags");
             match request.command {
                 command::READ => "read",

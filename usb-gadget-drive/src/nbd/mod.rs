@@ -15,9 +15,12 @@ pub mod option;
 pub mod reply;
 pub mod request;
 
-/// Most bytes a request may carry or ask for. What proto.md, "Block size constraints", has every client assume of a
-/// server that says nothing.
+/// Most bytes that are asked of a server, or sent to it, in one request. What proto.md, "Block size constraints", has
+/// every client assume of one that says nothing.
 pub const MAX_PAYLOAD: u32 = 32 << 20;
+/// Most bytes that a request to this server may carry or ask for: as nbdkit has it. Some clients go beyond
+/// [`MAX_PAYLOAD`] without asking, nbd's own tester among them.
+pub const MAX_SERVED: u32 = 64 << 20;
 /// Longest name of an export or of a context, bytes (proto.md, "Values").
 pub const MAX_NAME: usize = 4096;
 

@@ -7,7 +7,7 @@ use super::option::{
     Info, InfoRequest, MetaQueries, OptionHeader, encode_context, encode_listed, handshake, info,
     opt, push_reply, rep,
 };
-use super::{BASE_ALLOCATION, BASE_ALLOCATION_ID, BadMagic, MAX_NAME, MAX_PAYLOAD};
+use super::{BASE_ALLOCATION, BASE_ALLOCATION_ID, BadMagic, MAX_NAME, MAX_SERVED};
 
 /// Longest body of an option that is read, bytes: a name, and a few queries each as long as one may be.
 pub const MAX_OPTION: u32 = 32 << 10;
@@ -364,7 +364,7 @@ impl Negotiation {
         }
         if request.infos.contains(&info::BLOCK_SIZE) {
             let preferred = offered.preferred_block;
-            push(Info::BlockSize { min: 1, preferred, max: MAX_PAYLOAD });
+            push(Info::BlockSize { min: 1, preferred, max: MAX_SERVED });
         }
         push_reply(out, option, rep::ACK, b"");
         let flags = self.flags(&offered);

@@ -6,9 +6,7 @@ use std::io;
 use super::export::{Attached, Export};
 use super::link::Link;
 use super::output::Output;
-use crate::nbd::reply::{
-    ChunkHeader, DONE, SimpleReply, block_status_chunk, chunk, error_chunk, state,
-};
+use crate::nbd::reply::{ChunkHeader, SimpleReply, block_status_chunk, error_chunk, state};
 use crate::nbd::request::{Request, command, flag};
 use crate::nbd::{BASE_ALLOCATION_ID, ErrorCode};
 use crate::source::Zeroing;
@@ -74,13 +72,8 @@ impl Served {
             let offset = request.offset + u64::from(at);
             if !self.structured {
                 out.push(&SimpleReply { error: None, cookie: request.cookie }.encode());
-            } else if len > 0 {
-                out.push(&ChunkHeader::data(request.cookie, offset, len, len == left));
             } else {
-                // A chunk of data has at least one byte.
-                let none =
-                    ChunkHeader { flags: DONE, kind: chunk::NONE, cookie: request.cookie, len: 0 };
-                out.push(&none.encode());
+                out.push(&ChunkHeader::data(request.cookie, offset, len, len == left));
             }
             match self.read_into(out.room(len as usize), offset, wait) {
                 Ok(true) => {}

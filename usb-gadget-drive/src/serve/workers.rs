@@ -8,14 +8,14 @@ use std::thread::{self, JoinHandle};
 
 use super::job::{Job, Served};
 use super::output::Output;
-use crate::nbd::MAX_PAYLOAD;
+use crate::nbd::MAX_SERVED;
 
 /// Threads of one connection besides its own. Disks and networks gain little beyond it.
 pub const MAX_WORKERS: usize = 8;
 /// Requests of one connection that wait for a device at a time. The Linux client sends 128.
 pub const MAX_JOBS: usize = 256;
 /// Their data, bytes; one of the largest requests always fits.
-pub const MAX_JOB_BYTES: usize = MAX_PAYLOAD as usize;
+pub const MAX_JOB_BYTES: usize = MAX_SERVED as usize;
 /// Of a thread; the largest thing on it are 64 KiB of zeroes.
 const STACK: usize = 512 << 10;
 

@@ -5,10 +5,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, fstatfs, seek};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
@@ -60,6 +62,9 @@ pub struct FileSource {
     no_tries: AtomicBool,
     /// Set when the end was met before `size`: what was written behind it may be gone.
     shrunk: AtomicBool,
+    /// The run of data that was found last, up to a hole or the end. To look for that end again for each piece of a
+    /// large file takes long where the page cache has to be searched. Locked while it is looked for.
+    data: Mutex<Range<u64>>,
 }
 
 impl FileSource {
@@ -96,6 +101,7 @@ impl FileSource {
             tries: if in_memory { Tries::Always } else { Tries::NoWait },
             no_tries: AtomicBool::new(false),
             shrunk: AtomicBool::new(false),
+            data: Mutex::default(),
         })
     }
 
@@ -150,12 +156,18 @@ impl FileSource {
         if from == to {
             return Ok(());
         }
-        loop {
+        let done = loop {
             match fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, from, to - from) {
                 Err(Errno::INTR) => {}
-                done => return done,
+                done => break done,
             }
-        }
+        };
+        *self.known_data() = 0..0;
+        done
+    }
+
+    fn known_data(&self) -> MutexGuard<'_, Range<u64>> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_zeroes(&self, mut from: u64, to: u64) -> io::Result<()> {
@@ -274,6 +286,7 @@ impl Source for FileSource {
         let end = offset + len;
         let mut extents = vec![];
         let mut at = offset;
+        let mut known = self.known_data();
         // The file's position is moved by this, but nothing reads it.
         while !self.is_device && at < end && extents.len() < max {
             let data = match seek(&self.file, SeekFrom::Data(at)) {
@@ -283,14 +296,17 @@ impl Source for FileSource {
                 Err(error) => return Err(error.into()),
             };
             let is_hole = data > at;
-            let next =
-                if is_hole { data } else { seek(&self.file, SeekFrom::Hole(at))?.min(self.size) };
+            if !is_hole && !known.contains(&at) {
+                *known = at..seek(&self.file, SeekFrom::Hole(at))?.min(self.size);
+            }
+            let next = if is_hole { data } else { known.end };
             if next <= at {
                 break;
             }
             extents.push(Extent { len: next - at, is_hole, is_zero: is_hole });
             at = next;
         }
+        drop(known);
         if extents.is_empty() {
             extents.push(Extent { len, is_hole: false, is_zero: false });
         }

@@ -16,13 +16,10 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_usb-gadget-drive");
 /// For everything that must come.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// Whether a client is installed; says so if not.
-pub fn have(program: &str) -> bool {
+/// Fails unless a client is installed.
+pub fn need(program: &str) {
     let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        eprintln!("SKIPPED: {program} is not installed");
-    }
-    found
+    assert!(found, "{program} is not installed: run tests/lab/setup");
 }
 
 /// A server that ends with its test.

@@ -9,7 +9,7 @@ use usb_gadget_drive::nbd::option::{
 };
 use usb_gadget_drive::nbd::reply::{ChunkHeader, SimpleReply, block_status_chunk, error_chunk};
 use usb_gadget_drive::nbd::request::{Request, command};
-use usb_gadget_drive::nbd::{BASE_ALLOCATION, ErrorCode, MAX_PAYLOAD, flags};
+use usb_gadget_drive::nbd::{BASE_ALLOCATION, ErrorCode, MAX_SERVED, flags};
 
 use crate::seed;
 
@@ -102,7 +102,7 @@ fn requests() {
         ("read-only", "EPERM", all | flags::READ_ONLY, ask(command::WRITE, 0, 1)),
         ("beyond", "EINVAL", all, ask(command::READ, u64::MAX, 2)),
         ("full", "ENOSPC", all, ask(command::WRITE, 1 << 30, 1)),
-        ("long", "EOVERFLOW", all, ask(command::READ, 0, MAX_PAYLOAD + 1)),
+        ("long", "EOVERFLOW", all, ask(command::READ, 0, MAX_SERVED + 1)),
         ("none", "no request", all, [1; 28]),
     ];
     for (name, wanted, flags, request) in cases {

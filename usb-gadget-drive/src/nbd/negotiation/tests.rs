@@ -81,7 +81,7 @@ fn go_tells_what_was_asked_and_serves() {
     let (replies, next) = ask(&mut n, opt::GO, &go("drive", &[info::BLOCK_SIZE, 99]));
     let infos: Vec<_> = replies[..2].iter().map(|(_, body)| Info::decode(body).unwrap()).collect();
     let flags = flags::HAS_FLAGS | flags::SEND_FLUSH;
-    let size = Info::BlockSize { min: 1, preferred: 4096, max: MAX_PAYLOAD };
+    let size = Info::BlockSize { min: 1, preferred: 4096, max: MAX_SERVED };
     assert_eq!(infos, [Info::Export { size: 1 << 30, flags }, size]);
     assert_eq!(replies[2], (rep::ACK, vec![]));
     let Next::Serve(agreed) = next else { panic!("{next:?}") };

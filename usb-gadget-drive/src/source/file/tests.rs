@@ -44,6 +44,10 @@ fn zeroes_and_holes_are_where_they_were_made() {
     assert_eq!(lens, [(MIB, false), (2 * MIB, true), (MIB, false)]);
     assert_eq!(source.extents(0, 4 * MIB, 1).unwrap().len(), 1);
     assert_eq!(source.extents(MIB + 4096, 1, 1).unwrap()[0].len, 2 * MIB - 4096);
+    assert_eq!(source.extents(3 * MIB + 1, 1, 1).unwrap()[0].len, MIB - 1);
+    // A hole in the midst of what was known to be data.
+    source.trim(3 * MIB + MIB / 2, MIB / 4, false).unwrap();
+    assert_eq!(source.extents(3 * MIB + 1, 1, 1).unwrap()[0].len, MIB / 2 - 1);
 }
 
 #[test]
