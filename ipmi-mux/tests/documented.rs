@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The manual pages and the program say the same: each option, key, counter and field is in the pages,
 //! and the pages name none that does not exist.
-//!
-//! The pages are mdoc(7) source. Read here: `.Sh` and `.Ss` begin a section, `.It` an entry, `Fl`
-//! stands before options without their first hyphen, `Cm` and `Ic` before words that are typed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,158 +14,28 @@ use ipmi_mux::reserve::verb::NODE_VARIABLE;
 use ipmi_mux::reserve::{Granted, ReserveRequest};
 use ipmi_mux::watch::publish::BACKLOG;
 use ipmi_mux::watch::{self, Message, Origin, Record, Who};
-use serde::Serialize;
+use manuals::{Words, arguments, entries, keys, members, names, section};
 
 const PROGRAM: &str = include_str!("../../man/ipmi-mux.8");
 const FILE: &str = include_str!("../../man/ipmi-mux.toml.5");
 const SHIPPED: &str = include_str!("../ipmi-mux.toml");
 
-type Words = BTreeSet<String>;
-
-/// The text of a section or subsection, without its heading.
-fn section<'a>(page: &'a str, heading: &str) -> &'a str {
-    let start = page.find(heading).unwrap_or_else(|| panic!("the page has no {heading:?}"));
-    let text = &page[start + heading.len()..];
-    let end = [text.find("\n.Sh "), text.find("\n.Ss ")].into_iter().flatten().min();
-    &text[..end.unwrap_or(text.len())]
-}
-
-/// What follows `name` on macro lines, up to the next macro; macros are two letters, the first a capital.
-fn arguments<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
-    let is_macro = |word: &str| matches!(word.as_bytes(), [a, b] if a.is_ascii_uppercase() && b.is_ascii_lowercase());
-    let mut found = vec![];
-    for line in text.lines().filter_map(|line| line.strip_prefix('.')) {
-        let mut inside = false;
-        for word in line.split_whitespace() {
-            match word {
-                "," | "." | "(" | ")" | "|" | ":" => {}
-                _ if is_macro(word) => inside = word == name,
-                _ if inside => found.push(word),
-                _ => {}
-            }
-        }
-    }
-    found
-}
-
-/// Options as one types them.
-fn options(text: &str) -> Words {
-    arguments(text, "Fl").into_iter().map(|word| format!("-{word}")).collect()
-}
-
-/// The entries of a list of typed words (`.It Ic` or `.It Cm`): those words, and all the lines.
-fn entries<'a>(text: &'a str, kind: &str) -> Vec<(Vec<&'a str>, &'a str)> {
-    let begins = format!("\n.It {kind} ");
-    let pieces = text.split(begins.as_str()).skip(1);
-    pieces
-        .map(|piece| {
-            let head = piece.lines().next().unwrap_or("");
-            let words = head.split(" No ").next().unwrap_or("");
-            (words.split([' ', ',']).filter(|w| !w.is_empty()).collect(), piece)
-        })
-        .collect()
-}
-
-/// The command lines that a page shows (literal blocks, `.Dl`, `.Ql`), cut at pipes and `&&`.
-fn shown_commands(page: &str) -> Vec<&str> {
-    let mut literal = false;
-    let mut lines = vec![];
-    for line in page.lines() {
-        match line.split(' ').next() {
-            Some(".Bd") => literal = true,
-            Some(".Ed") => literal = false,
-            Some(".Dl" | ".Ql") => lines.push(&line[4..]),
-            _ if literal => lines.push(line),
-            _ => {}
-        }
-    }
-    lines.into_iter().flat_map(|line| line.split(['|', '&', ';'])).map(str::trim).collect()
-}
-
-/// Each option of the program, by its command; the names of an option are alternatives.
-fn real_options() -> Vec<(String, Vec<String>)> {
-    let mut cli = Cli::command();
-    cli.build();
-    let mut found = vec![];
-    let subcommands: Vec<_> = cli.get_subcommands().cloned().collect();
-    for command in subcommands.into_iter().chain([cli]) {
-        for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
-            let short = arg.get_short().map(|c| format!("-{c}"));
-            let long = arg.get_long().map(|name| format!("--{name}"));
-            found.push((command.get_name().to_owned(), short.into_iter().chain(long).collect()));
-        }
-    }
-    found
-}
-
 #[test]
 fn every_option_and_command_is_described() {
-    let listed = options(section(PROGRAM, ".Sh OPTIONS"));
-    for (command, names) in real_options() {
-        for name in names {
-            assert!(listed.contains(&name), "{name} of {command} is not under OPTIONS");
-        }
-    }
-    let cli = Cli::command();
-    let described: Vec<_> = entries(section(PROGRAM, ".Sh COMMANDS"), "Cm");
-    let synopsis = section(PROGRAM, ".Sh SYNOPSIS");
-    for command in cli.get_subcommands() {
-        let name = command.get_name();
-        assert!(described.iter().any(|(words, _)| words[0] == name), "{name} is not described");
-        let usage = synopsis.split("\n.Cm ").find(|usage| usage.lines().next() == Some(name));
-        let shown = options(usage.unwrap_or_else(|| panic!("{name} is not in the synopsis")));
-        for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
-            let short = arg.get_short().map(|c| format!("-{c}"));
-            let long = arg.get_long().map(|l| format!("--{l}"));
-            let is_shown = short.iter().chain(&long).any(|option| shown.contains(option));
-            assert!(is_shown, "{name}: {long:?} is not in the synopsis");
-            for default in arg.get_default_values() {
-                let default = default.to_string_lossy();
-                assert!(PROGRAM.contains(&*default), "{name}: default {default} is not told");
-            }
-        }
-    }
+    manuals::describes_all(PROGRAM, Cli::command());
 }
 
 #[test]
 fn no_page_names_an_option_or_command_that_does_not_exist() {
-    let real: Words = real_options().into_iter().flat_map(|(_, names)| names).collect();
-    let cli = Cli::command();
-    for (page, text) in [("ipmi-mux.8", PROGRAM), ("ipmi-mux.toml.5", FILE)] {
-        for option in options(text) {
-            assert!(real.contains(&option), "{page}: there is no {option}");
-        }
-        let shown = shown_commands(text);
-        for command in &shown {
-            let mut words = command.split_whitespace();
-            if words.next() != Some("ipmi-mux") {
-                continue;
-            }
-            let verb = words.next().unwrap_or("");
-            assert!(cli.find_subcommand(verb).is_some(), "{page}: there is no `ipmi-mux {verb}`");
-            // What follows -- is another program's; - alone is standard input or output.
-            let own = words.take_while(|word| *word != "--");
-            for option in own.filter(|word| word.len() > 1 && word.starts_with('-')) {
-                assert!(real.contains(option), "{page}: there is no {option}: {command}");
-            }
-        }
-        // In running text; what other programs are called with stands in a command that is shown.
-        for word in text.split(|c: char| c.is_whitespace() || "(),;\"'".contains(c)) {
-            let option = word.trim_end_matches('.').replace('\\', "");
-            let of_another = || shown.iter().any(|command| command.contains(word));
-            if option.starts_with("--") && !real.contains(&option) {
-                assert!(of_another(), "{page}: there is no {option}");
-            }
-        }
+    for page in [PROGRAM, FILE] {
+        manuals::names_only_what_is(page, Cli::command());
     }
 }
 
 /// The keys that the program knows in a table, as serde lists them when it refuses another.
 fn real_keys(table: &str) -> Words {
     let unknown = toml::from_str::<Raw>(&format!("{table}\nno_such_key = 1"));
-    let error = unknown.expect_err("unknown keys are refused");
-    let expected = error.message().split_once("expected ").expect("serde lists the keys").1;
-    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    manuals::expected_keys(unknown.expect_err("unknown keys are refused").message())
 }
 
 const TABLES: [(&str, &str); 4] = [
@@ -178,26 +45,16 @@ const TABLES: [(&str, &str); 4] = [
     ("[[nodes]]", ".Ss [[nodes]] keys"),
 ];
 
-/// The key's entry in the page.
-fn key_entries(heading: &str) -> BTreeMap<String, &'static str> {
-    let all = entries(section(FILE, heading), "Ic");
-    all.into_iter().map(|(words, text)| (words[0].to_owned(), text)).collect()
-}
-
 #[test]
 fn every_key_is_described_with_its_default_and_no_other() {
     for (table, heading) in TABLES {
-        let described = key_entries(heading);
         let mut real = real_keys(table);
         // A table has a section of its own.
         let name = |table: &'static str| table.trim_matches(['[', ']']).split('.').next();
         real.retain(|key| !TABLES.iter().any(|(t, _)| name(t) == Some(key)));
-        assert_eq!(described.keys().cloned().collect::<Words>(), real, "under {heading}");
-        for (key, text) in described {
-            assert!(text.contains("\nDefault"), "{key}: no default is told");
-        }
+        manuals::describes_keys(FILE, heading, &real);
     }
-    let runtime_dir = key_entries(".Ss Top-level keys")["runtime_dir"];
+    let runtime_dir = keys(FILE, ".Ss Top-level keys")["runtime_dir"];
     assert!(runtime_dir.contains(config::DEFAULT_RUNTIME_DIR));
     assert!(FILE.contains(config::DEFAULT_PATH) && PROGRAM.contains(config::DEFAULT_PATH));
 }
@@ -218,7 +75,7 @@ fn the_defaults_told_are_those_of_the_shipped_file() {
         }
         seen += 1;
         let heading = TABLES.iter().find(|(t, _)| *t == table).expect("one of the tables").1;
-        let entries = key_entries(heading);
+        let entries = keys(FILE, heading);
         let text = entries.get(key).unwrap_or_else(|| panic!("{key} is not under {heading}"));
         let (_, default) = text.rsplit_once("\nDefault").expect("checked by another test");
         let told = default.contains(&format!("Qq {}", value.trim_matches('"')));
@@ -288,11 +145,6 @@ fn every_counter_is_described_under_both_its_names() {
     assert_eq!(described, real);
 }
 
-fn members(value: impl Serialize) -> Vec<String> {
-    let json = serde_json::to_value(value).expect("answers are JSON");
-    json.as_object().expect("an answer's parts are objects").keys().cloned().collect()
-}
-
 #[test]
 fn every_member_of_the_answers_is_described() {
     let bmc = BmcStatus {
@@ -346,14 +198,15 @@ fn every_member_of_the_answers_is_described() {
         unread: 0,
         events: false,
     };
-    let of_status = [members(status), members(bmc), members(node), members(held)].concat();
+    let of_status =
+        [members(status), members(bmc), members(node), members(held)].into_iter().flatten();
     let interface = section(PROGRAM, ".Sh CONTROL INTERFACE");
     let (status, rest) = interface.split_once(".It Ic GET /v1/watch").unwrap();
     let (watch, clients) = rest.split_once(".It Ic GET /v1/clients").unwrap();
     let (clients, reserve) = clients.split_once(".It Ic POST /v1/reserve").unwrap();
     let request = ReserveRequest { commands: vec![] };
     let granted = Granted { node: String::new(), number: 0 };
-    for name in [members(request), members(granted)].concat() {
+    for name in members(request).into_iter().chain(members(granted)) {
         let described = arguments(reserve, "Cm");
         assert!(described.contains(&name.as_str()), "{name} of a reservation is not described");
     }
@@ -361,12 +214,8 @@ fn every_member_of_the_answers_is_described() {
     for name in of_status {
         assert!(described.contains(&name.as_str()), "{name} of the status is not described");
     }
-    let real: Words = members(client).into_iter().collect();
-    let told = entries(clients, "Cm").into_iter().flat_map(|(words, _)| words);
-    assert_eq!(told.map(str::to_owned).collect::<Words>(), real, "members of a client");
-    let real: Words = members(whole_record()).into_iter().collect();
-    let told = entries(watch, "Cm").into_iter().flat_map(|(words, _)| words);
-    assert_eq!(told.map(str::to_owned).collect::<Words>(), real, "members of a record");
+    assert_eq!(names(clients, "Cm"), members(client), "members of a client");
+    assert_eq!(names(watch, "Cm"), members(whole_record()), "members of a record");
     let texts = |heading| section(PROGRAM, heading).to_owned();
     for origin in [Origin::Bmc, Origin::Shared, Origin::Cache, Origin::Mux] {
         let name = serde_json::to_value(origin).unwrap();
@@ -418,9 +267,5 @@ fn limits_and_surroundings_are_those_of_the_code() {
     let variables = arguments(section(PROGRAM, ".Sh ENVIRONMENT"), "Ev");
     assert!(variables.contains(&daemon_kit::logging::FILTER_VARIABLE));
     assert!(variables.contains(&NODE_VARIABLE));
-    let status = section(PROGRAM, ".Sh EXIT STATUS");
-    use daemon_kit::exit;
-    for code in [exit::OK, exit::FAILED, exit::USAGE, exit::BUSY] {
-        assert!(status.contains(&format!("\n.It {code}\n")), "exit status {code}");
-    }
+    manuals::describes_exit_codes(PROGRAM);
 }

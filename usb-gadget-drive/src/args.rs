@@ -30,6 +30,9 @@ pub enum Command {
     Agent(AgentArgs),
     /// Check the configuration and say what it means
     Check {
+        /// That of an agent, and its certificate [default: /etc/midplane/usb-gadget-drive-agent.toml]
+        #[arg(long)]
+        agent: bool,
         /// Which.
         #[command(flatten)]
         config: ConfigArg,

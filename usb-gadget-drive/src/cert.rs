@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -25,7 +25,19 @@ const CA_NAME: &str = "usb-gadget-drive CA";
 /// Why a certificate was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
-    /// A file cannot be read or written. One that exists is never overwritten.
+    /// There is one, which may be in use.
+    #[error("{path} exists, and is not overwritten; remove it to have another")]
+    Exists {
+        /// Which.
+        path: PathBuf,
+    },
+    /// There is nobody to sign.
+    #[error("there is no {path}; make the authority first: usb-gadget-drive cert ca")]
+    NoAuthority {
+        /// Its key or certificate.
+        path: PathBuf,
+    },
+    /// A file cannot be read or written.
     #[error("cannot use {path}")]
     File {
         /// Which.
@@ -95,12 +107,15 @@ pub fn make(dir: &Path, kind: Kind, name: &str) -> Result<PathBuf, CertError> {
     let key = KeyPair::generate().map_err(make)?;
     let certificate = params.signed_by(&key, &issuer).map_err(make)?;
 
-    let (folder, cert_file, key_file) = match kind {
-        Kind::Server => (dir.to_owned(), SERVER_CERT, SERVER_KEY),
-        Kind::Client => (dir.join(name), CLIENT_CERT, CLIENT_KEY),
+    // The package's folder gives the server's group to what is made in it, by its set-group-ID bit.
+    let is_shared = std::fs::metadata(dir).is_ok_and(|dir| dir.mode() & 0o2000 != 0);
+    let server_mode = if is_shared { 0o640 } else { 0o600 };
+    let (folder, cert_file, key_file, key_mode) = match kind {
+        Kind::Server => (dir.to_owned(), SERVER_CERT, SERVER_KEY, server_mode),
+        Kind::Client => (dir.join(name), CLIENT_CERT, CLIENT_KEY, 0o600),
     };
     make_dir(&folder)?;
-    write_new(&folder.join(key_file), &key.serialize_pem(), 0o600)?;
+    write_new(&folder.join(key_file), &key.serialize_pem(), key_mode)?;
     write_new(&folder.join(cert_file), &certificate.pem(), 0o644)?;
     if kind == Kind::Client {
         write_new(&folder.join(CA_CERT), &ca_cert, 0o644)?;
@@ -136,8 +151,10 @@ fn make_dir(dir: &Path) -> Result<(), CertError> {
 }
 
 fn read(path: &Path) -> Result<String, CertError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| CertError::File { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => CertError::NoAuthority { path: path.to_owned() },
+        _ => CertError::File { path: path.to_owned(), source },
+    })
 }
 
 fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CertError> {
@@ -147,5 +164,8 @@ fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CertError> {
         .mode(mode)
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-    written.map_err(|source| CertError::File { path: path.to_owned(), source })
+    written.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => CertError::Exists { path: path.to_owned() },
+        _ => CertError::File { path: path.to_owned(), source },
+    })
 }

@@ -8,11 +8,16 @@ use daemon_kit::client::{Client, ClientError};
 use daemon_kit::table::Table;
 use serde::Serialize;
 
-use crate::arbiter::BladeName;
+use crate::agent;
+use crate::agent::config::{LocalDrive, ManagerConfig};
+use crate::arbiter::{BladeName, ShareName};
 use crate::args::AskArgs;
 use crate::config::Config;
 use crate::link::message::Kind;
-use crate::manager::control::{Done, DriveStatus, OverlayStatus, ShareStatus, Status, mode_name};
+use crate::manager::Copied;
+use crate::manager::control::{Done, OverlayStatus, ShareStatus, Status, Work, mode_name};
+use crate::progress;
+use crate::serve::tls::TlsError;
 use crate::source::place::Place;
 
 /// A hand-over may wait for two agents, each for its host, and a commit for a disk.
@@ -68,13 +73,20 @@ pub async fn overlays(ask: &AskArgs) -> Result<String, ClientError> {
     }))
 }
 
-/// Has the daemon do something.
+/// Has the daemon do something with a share, and shows how far it is.
 ///
 /// # Errors
 /// As [`status`], and that it was not done.
-pub async fn act(ask: &AskArgs, path: &str, body: &impl Serialize) -> Result<String, ClientError> {
+pub async fn act(
+    ask: &AskArgs,
+    path: &str,
+    share: &ShareName,
+    body: &impl Serialize,
+) -> Result<String, ClientError> {
     let client = Client::new("usb-gadget-drive", &ask.socket).with_timeout(LIMIT);
-    let done: Done = client.post_json(path, body).await?;
+    let done = client.post_json(path, body);
+    let done: Done =
+        if ask.json { done.await? } else { progress::shown(&client, share, done).await? };
     Ok(shown(ask, &done, |done| done.note.iter().map(|note| format!("{note}\n")).collect()))
 }
 
@@ -102,15 +114,22 @@ fn status_table(status: &Status) -> String {
                 if drive.local { format!("{} (its own)", drive.name) } else { drive.name.clone() };
             let lun = drive.lun.map_or_else(|| "-".to_owned(), |lun| lun.to_string());
             let cause = drive.reason.as_deref().unwrap_or("");
-            table.row([&name, &what, kind(drive), &lun, &drive.state, cause]);
+            table.row([
+                &name,
+                &what,
+                kind_name(drive.kind, drive.writable),
+                &lun,
+                &drive.state,
+                cause,
+            ]);
         }
     }
     let _ = write!(out, "\n{table}");
     out
 }
 
-fn kind(drive: &DriveStatus) -> &'static str {
-    match (drive.kind, drive.writable) {
+fn kind_name(kind: Kind, writable: bool) -> &'static str {
+    match (kind, writable) {
         (Kind::Cd, _) => "cd",
         (Kind::Disk, true) => "disk",
         (Kind::Disk, false) => "disk, read-only",
@@ -136,7 +155,7 @@ fn shares_table(shares: &[ShareStatus]) -> String {
         let state = match &share.error {
             Some(error) => error.clone(),
             None if share.work.is_empty() => "ready".to_owned(),
-            None => share.work.join("; "),
+            None => share.work.iter().map(work).collect::<Vec<_>>().join("; "),
         };
         table.row([&share.name, &share.mode, &size, &users.join(", "), &state]);
     }
@@ -146,7 +165,7 @@ fn shares_table(shares: &[ShareStatus]) -> String {
 /// What `check` says of a good configuration.
 #[must_use]
 pub fn describe(config: &Config) -> String {
-    let mut out = format!("configuration is valid: {} shares\n", config.shares.len());
+    let mut out = format!("configuration is valid, shares: {}\n", config.shares.len());
     for (name, share) in &config.shares {
         let mode = mode_name(share.share.mode);
         let _ = writeln!(out, "  {name}: {mode}, {}", share.place);
@@ -165,7 +184,37 @@ pub fn describe(config: &Config) -> String {
     out
 }
 
-fn size(bytes: u64) -> String {
+/// What `check --agent` says of a good configuration.
+///
+/// # Errors
+/// The blade's certificate cannot be used.
+pub fn describe_agent(config: &agent::config::Config) -> Result<String, TlsError> {
+    let mut out = format!("configuration is valid, drives of its own: {}\n", config.drives.len());
+    for LocalDrive { name, path, kind, writable } in &config.drives {
+        let _ = writeln!(out, "  {name}: {}, {}", kind_name(*kind, *writable), path.display());
+        if let Err(error) = std::fs::metadata(path) {
+            let _ = writeln!(out, "    but {}: {error}", path.display());
+        }
+    }
+    match &config.manager {
+        Some(ManagerConfig { address, nbd, tls, .. }) => {
+            agent::tls::load(tls)?;
+            let tls = tls.display();
+            let _ = writeln!(out, "manager at {address}, NBD at {nbd}, certificate in {tls}");
+        }
+        None => out.push_str("no management module: set `manager` to have shares inserted\n"),
+    }
+    Ok(out)
+}
+
+fn work(work: &Work) -> String {
+    let Some(Copied { done, total }) = work.copied else { return work.what.clone() };
+    format!("{}: {} of {}", work.what, size(done), size(total))
+}
+
+/// Bytes, for people.
+#[must_use]
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1024.0 && unit + 1 < UNITS.len() {
@@ -175,7 +224,9 @@ fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-fn age(seconds: u64) -> String {
+/// A time, for people.
+#[must_use]
+pub fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),

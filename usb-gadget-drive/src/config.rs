@@ -33,7 +33,7 @@ const ALL: &str = "*";
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+pub struct Raw {
     #[serde(default)]
     serve: RawServe,
     #[serde(default)]

@@ -7,6 +7,7 @@
 //! * shell of the management module: `manager` (carries out what the arbiter decides), `serve` (the NBD server),
 //!   `source`, `overlay`, `state` and `disk` (blocks and what must not be forgotten), `link::manager`
 //! * shell of a blade: `agent`, `link::agent`
+//! * the command line: `args`, `cli`, `progress`, `cert`
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -21,6 +22,7 @@ pub mod link;
 pub mod manager;
 pub mod nbd;
 pub mod overlay;
+pub mod progress;
 pub mod run;
 pub mod serve;
 pub mod source;

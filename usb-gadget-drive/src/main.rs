@@ -35,27 +35,36 @@ async fn act(command: Command) -> anyhow::Result<()> {
             logging::init("usb-gadget-drive", args.verbose)?;
             return Ok(agent::run::run(&args).await?);
         }
-        Command::Check { config } => cli::describe(&Config::load(config.config.as_deref())?),
+        Command::Check { agent: true, config } => {
+            cli::describe_agent(&agent::config::Config::load(config.config.as_deref())?)?
+        }
+        Command::Check { agent: false, config } => {
+            cli::describe(&Config::load(config.config.as_deref())?)
+        }
         Command::Status { ask } => cli::status(&ask).await?,
         Command::Shares { ask } => cli::shares(&ask).await?,
         Command::Insert { share, blade, kind, read_only, ask } => {
-            cli::act(&ask, "/v1/insert", &Insert { share, blade, kind, read_only }).await?
+            cli::act(&ask, "/v1/insert", &share.clone(), &Insert { share, blade, kind, read_only })
+                .await?
         }
         Command::Eject { share, blade, force, ask } => {
-            cli::act(&ask, "/v1/eject", &Eject { share, blade, force }).await?
+            cli::act(&ask, "/v1/eject", &share.clone(), &Eject { share, blade, force }).await?
         }
         Command::Swap { old, new, blade, force, ask } => {
-            cli::act(&ask, "/v1/swap", &Swap { old, new, blade, force }).await?
+            cli::act(&ask, "/v1/swap", &old.clone(), &Swap { old, new, blade, force }).await?
         }
         Command::Handover { share, to, from, force, ask } => {
-            cli::act(&ask, "/v1/handover", &HandOver { share, from, to, force }).await?
+            cli::act(&ask, "/v1/handover", &share.clone(), &HandOver { share, from, to, force })
+                .await?
         }
         Command::Overlay { what: OverlayCommand::List { ask } } => cli::overlays(&ask).await?,
         Command::Overlay { what: OverlayCommand::Commit { share, blade, ask } } => {
-            cli::act(&ask, "/v1/overlay/commit", &OverlayOf { share, blade }).await?
+            cli::act(&ask, "/v1/overlay/commit", &share.clone(), &OverlayOf { share, blade })
+                .await?
         }
         Command::Overlay { what: OverlayCommand::Discard { share, blade, ask } } => {
-            cli::act(&ask, "/v1/overlay/discard", &OverlayOf { share, blade }).await?
+            cli::act(&ask, "/v1/overlay/discard", &share.clone(), &OverlayOf { share, blade })
+                .await?
         }
         Command::Cert { dir, whom } => certificate(&dir, &whom)?,
     };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `serve`: opens the sockets, and waits for the end.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use anyhow::Context;
 use daemon_kit::control::{ControlServer, Policy};
 use daemon_kit::notify::{self, Watchdog};
 use daemon_kit::signals::{Signal, Signals};
+use rustix::net::getsockname;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -39,6 +41,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make {}", config.runtime_dir.display()))?;
     let socket = config.control_socket();
     let manager = Manager::start(config.shares, config.state_dir, Cache::new(config.cache))?;
+    let ending = Arc::clone(&manager);
     let server = Server::new(Arc::new(Managed(Arc::clone(&manager))), tls.clone());
     let router = control::router(Arc::clone(&manager));
     let control = ControlServer::bind(&socket, router, Policy::system()).await?;
@@ -56,6 +59,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         tcp: [config.listen, args.listen.clone()].concat(),
     };
     serve_until_signal(&server, sockets).await?;
+    ending.end();
     drop(stop_control);
     let _ = control.await;
     Ok(())
@@ -81,7 +85,7 @@ async fn serve_fixed(args: &ServeArgs, inherited: Vec<OwnedFd>) -> anyhow::Resul
 struct Sockets {
     inherited: Vec<OwnedFd>,
     unix: Vec<PathBuf>,
-    tcp: Vec<std::net::SocketAddr>,
+    tcp: Vec<SocketAddr>,
 }
 
 async fn serve_until_signal(server: &Arc<Server>, mut sockets: Sockets) -> anyhow::Result<()> {
@@ -89,6 +93,12 @@ async fn serve_until_signal(server: &Arc<Server>, mut sockets: Sockets) -> anyho
     if sockets.inherited.is_empty() && sockets.unix.is_empty() && sockets.tcp.is_empty() {
         sockets.tcp.push(DEFAULT_LISTEN);
     }
+    // What the configuration names as well is there already.
+    let has = |address: &SocketAddr| {
+        let bound = |socket: &OwnedFd| SocketAddr::try_from(getsockname(socket).ok()?).ok();
+        sockets.inherited.iter().any(|socket| bound(socket).as_ref() == Some(address))
+    };
+    sockets.tcp.retain(|address| !has(address));
     for listener in sockets.inherited {
         server.listen(listener).context("LISTEN_FDS")?;
     }

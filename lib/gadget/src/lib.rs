@@ -22,6 +22,6 @@ mod udc;
 
 pub use identity::Identity;
 pub use layout::{Kind, Layout, LayoutError, LunId, MAX_LUNS};
-pub use lun::{Insert, LunError, LunState};
+pub use lun::{Insert, LunError, LunState, MAX_CD};
 pub use tree::{Gadget, GadgetError};
 pub use udc::{Udc, UsbState};

@@ -21,7 +21,7 @@ const NBD_PORT: u16 = 10809;
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+pub struct Raw {
     manager: Option<Spanned<String>>,
     nbd: Option<Spanned<String>>,
     tls: Option<PathBuf>,

@@ -268,9 +268,9 @@ impl Arbiter {
         self.sessions.iter().map(|(id, session)| (*id, session))
     }
 
-    /// What is going on: share, and in words what.
-    pub fn work(&self) -> impl Iterator<Item = (&ShareName, String)> {
-        self.ops.iter().map(|((share, _), op)| (share, op.show()))
+    /// What is going on: share, whose overlay if it is about one, and in words what.
+    pub fn work(&self) -> impl Iterator<Item = (&ShareName, Option<&BladeName>, String)> {
+        self.ops.iter().map(|((share, blade), op)| (share, blade.as_ref(), op.show()))
     }
 
     /// Why the state cannot be stored, if it cannot.

@@ -34,7 +34,9 @@ pub(super) struct Agent {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
     /// Nobody is there.
-    #[error("the agent of blade {0} is not connected; start usb-gadget-drive-agent there")]
+    #[error(
+        "the agent of blade {0} is not connected; there: systemctl start usb-gadget-drive-agent@UDC"
+    )]
     NotConnected(BladeName),
     /// It was there, and is not any more, or does not answer.
     #[error("the agent of blade {0} gave no answer; `usb-gadget-drive status` shows what it has")]

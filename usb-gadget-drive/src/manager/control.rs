@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use daemon_kit::control::ApiError;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::Manager;
 use super::verbs::VerbError;
+use super::{Copied, Manager};
 use crate::arbiter::{Access, BladeName, Mode, Refusal, ShareName};
 use crate::link::message::{Drive, DriveState, Kind};
 use crate::source::cache::Usage;
@@ -60,7 +60,16 @@ pub struct ShareStatus {
     /// What blades wrote, if it is private.
     pub overlays: Vec<OverlayStatus>,
     /// What is being done with it.
-    pub work: Vec<String>,
+    pub work: Vec<Work>,
+}
+
+/// Something that takes time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// In words.
+    pub what: String,
+    /// How far it is, while something is copied.
+    pub copied: Option<Copied>,
 }
 
 /// Who writes to an exclusive share.
@@ -211,6 +220,7 @@ pub struct Done {
 pub fn router(manager: Arc<Manager>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/shares/{share}/work", get(work))
         .route("/v1/insert", post(insert))
         .route("/v1/eject", post(eject))
         .route("/v1/swap", post(swap))
@@ -223,7 +233,11 @@ pub fn router(manager: Arc<Manager>) -> Router {
 type Of = State<Arc<Manager>>;
 type Answer = Result<Json<Done>, ApiError>;
 
-fn done(result: Result<Option<String>, VerbError>) -> Answer {
+/// Does all of it, also when who asked goes away meanwhile.
+async fn done(
+    work: impl Future<Output = Result<Option<String>, VerbError>> + Send + 'static,
+) -> Answer {
+    let result = tokio::spawn(work).await.expect("it neither panics nor is aborted");
     result.map(|note| Json(Done { note })).map_err(|error| {
         let text = error.to_string();
         match &error {
@@ -236,28 +250,34 @@ fn done(result: Result<Option<String>, VerbError>) -> Answer {
 }
 
 async fn insert(State(manager): Of, Json(ask): Json<Insert>) -> Answer {
-    let inserted = manager.insert(&ask.share, &ask.blade, ask.kind, ask.read_only, None);
-    done(inserted.await.map(|()| None))
+    let Insert { share, blade, kind, read_only } = ask;
+    done(async move { manager.insert(&share, &blade, kind, read_only, None).await.map(|()| None) })
+        .await
 }
 
 async fn eject(State(manager): Of, Json(ask): Json<Eject>) -> Answer {
-    done(manager.eject(&ask.share, &ask.blade, ask.force).await)
+    done(async move { manager.eject(&ask.share, &ask.blade, ask.force).await }).await
 }
 
 async fn swap(State(manager): Of, Json(ask): Json<Swap>) -> Answer {
-    done(manager.swap(&ask.old, &ask.new, &ask.blade, ask.force).await.map(|()| None))
+    let Swap { old, new, blade, force } = ask;
+    done(async move { manager.swap(&old, &new, &blade, force).await.map(|()| None) }).await
 }
 
 async fn hand_over(State(manager): Of, Json(ask): Json<HandOver>) -> Answer {
-    done(manager.hand_over(&ask.share, ask.from, &ask.to, ask.force).await)
+    done(async move { manager.hand_over(&ask.share, ask.from, &ask.to, ask.force).await }).await
 }
 
 async fn commit(State(manager): Of, Json(ask): Json<OverlayOf>) -> Answer {
-    done(manager.end_overlay(&ask.share, &ask.blade, true).await)
+    done(async move { manager.end_overlay(&ask.share, &ask.blade, true).await }).await
 }
 
 async fn discard(State(manager): Of, Json(ask): Json<OverlayOf>) -> Answer {
-    done(manager.end_overlay(&ask.share, &ask.blade, false).await)
+    done(async move { manager.end_overlay(&ask.share, &ask.blade, false).await }).await
+}
+
+async fn work(State(manager): Of, Path(share): Path<ShareName>) -> Json<Vec<Work>> {
+    Json(manager.lock().work(&share))
 }
 
 async fn status(State(manager): Of) -> Json<Status> {
@@ -295,7 +315,7 @@ impl Manager {
             let configured = &self.shares[&name];
             let state = inner.arbiter.state().shares.get(&name).cloned().unwrap_or_default();
             let sessions = inner.arbiter.sessions().filter(|(_, s)| s.share == name);
-            let work = inner.arbiter.work().filter(|(share, _)| **share == name);
+            let work = inner.work(&name);
             ShareStatus {
                 name: name.to_string(),
                 description: configured.description.clone(),
@@ -323,7 +343,7 @@ impl Manager {
                         phase: format!("{:?}", overlay.phase).to_lowercase(),
                     })
                     .collect(),
-                work: work.map(|(_, what)| what).collect(),
+                work,
                 error,
                 size,
             }
@@ -340,6 +360,15 @@ impl Manager {
 }
 
 impl super::Inner {
+    fn work(&self, share: &ShareName) -> Vec<Work> {
+        let work = self.arbiter.work().filter(|(of, ..)| *of == share);
+        work.map(|(share, blade, what)| {
+            let copied = blade.and_then(|blade| self.copied.get(&(share.clone(), blade.clone())));
+            Work { what, copied: copied.copied() }
+        })
+        .collect()
+    }
+
     fn blades(&self) -> Vec<BladeStatus> {
         let mut names: Vec<&BladeName> =
             self.agents.keys().chain(self.presented.blades()).collect();

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The work that the arbiter orders.
 
+use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::presented::Presented;
-use super::{Below, Manager, in_full};
+use super::{Below, Copied, Manager, in_full};
 use crate::arbiter::{BladeName, Job, OverlayRef, SessionId, ShareName};
 use crate::link::message::{Claim, Order};
 use crate::overlay::{self, Overlay};
@@ -30,7 +32,13 @@ impl Manager {
                 self.in_thread(move |manager| manager.flush(&(share, overlay))).await
             }
             Job::Make(which) => self.in_thread(move |manager| manager.make(&which)).await,
-            Job::Commit(which) => self.in_thread(move |manager| manager.commit(&which)).await,
+            Job::Commit(which) => {
+                let committed = self.in_thread(move |manager| manager.commit(&which)).await;
+                if self.is_ending.load(Ordering::Relaxed) {
+                    return pending().await;
+                }
+                committed
+            }
             Job::Remove(which) => {
                 self.in_thread(move |manager| {
                     let removed = overlay::remove(&manager.dir, &which.share, &which.blade);
@@ -132,7 +140,13 @@ impl Manager {
         let header = header(which, below.size());
         let overlay = Overlay::open(&self.dir, &header, Arc::clone(&below));
         let overlay = overlay.map_err(|error| in_full(&error))?;
-        overlay.commit(&*below, &mut |_, _| true).map_err(|error| error.to_string())
+        let key = (which.share.clone(), which.blade.clone());
+        let copied = overlay.commit(&*below, &mut |done, total| {
+            self.lock().copied.insert(key.clone(), Copied { done, total });
+            !self.is_ending.load(Ordering::Relaxed)
+        });
+        self.lock().copied.remove(&key);
+        copied.map_err(|error| error.to_string())
     }
 }
 

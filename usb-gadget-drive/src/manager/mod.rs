@@ -14,9 +14,11 @@ mod verbs;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep_until;
@@ -78,6 +80,8 @@ pub struct Manager {
     opening: Mutex<()>,
     /// The arbiter's next time may have changed.
     changed: Notify,
+    /// Copying is left to the next start.
+    is_ending: AtomicBool,
     runtime: Handle,
     started: Instant,
 }
@@ -92,6 +96,19 @@ struct Inner {
     presented: Table,
     exports: HashMap<SessionId, Weak<Export>>,
     open: BTreeMap<Below, Open>,
+    /// How far commits are, by the overlay.
+    copied: BTreeMap<OverlayKey, Copied>,
+}
+
+type OverlayKey = (ShareName, BladeName);
+
+/// How much of something is copied, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// So much.
+    pub done: u64,
+    /// Of so much.
+    pub total: u64,
 }
 
 /// Of what blocks are read and written: a share, or a blade's overlay over it.
@@ -135,6 +152,7 @@ impl Manager {
             presented,
             exports: HashMap::new(),
             open: BTreeMap::new(),
+            copied: BTreeMap::new(),
         };
         let manager = Arc::new(Self {
             shares,
@@ -143,12 +161,18 @@ impl Manager {
             inner: Mutex::new(inner),
             opening: Mutex::new(()),
             changed: Notify::new(),
+            is_ending: AtomicBool::new(false),
             runtime: Handle::current(),
             started,
         });
         manager.with(|_, _| ());
         tokio::spawn(keep_time(Arc::clone(&manager)));
         Ok(manager)
+    }
+
+    /// The process is about to end. Commits stop where they are and go on at the next start; nobody is answered.
+    pub fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
     }
 
     /// Changes what is known, and sees to what follows from it.

@@ -96,6 +96,9 @@ impl Manager {
         blade: &BladeName,
         force: bool,
     ) -> Result<Option<String>, VerbError> {
+        if self.shares.contains_key(share) && !self.lock().uses(blade, share) {
+            return Err(VerbError::NotThere { blade: blade.clone(), share: share.clone() });
+        }
         let request = Request::Eject { share: share.clone(), blade: blade.clone(), force };
         let told = match self.request(request).await? {
             Outcome::Done(told) => told,
@@ -190,6 +193,15 @@ impl Manager {
 }
 
 impl super::Inner {
+    /// Whether there is anything of the share at the blade to be taken away.
+    fn uses(&self, blade: &BladeName, share: &ShareName) -> bool {
+        let state = self.arbiter.state().shares.get(share);
+        self.has_drive(blade, share)
+            || self.presented.get(blade, share).is_some()
+            || self.arbiter.sessions().any(|(_, s)| s.blade == *blade && s.share == *share)
+            || state.and_then(|s| s.lease.as_ref()).is_some_and(|lease| lease.blade == *blade)
+    }
+
     fn has_drive(&self, blade: &BladeName, share: &ShareName) -> bool {
         let drives = self.agents.get(blade).map(|agent| &agent.drives);
         drives.into_iter().flatten().any(|drive| !drive.local && drive.name == share.as_str())

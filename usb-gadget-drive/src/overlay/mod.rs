@@ -44,6 +44,8 @@ const GROUP: u64 = 16;
 const LOCKS: usize = 64;
 /// Bytes copied at a time by a commit.
 const COPY: u64 = 1 << 20;
+/// Bytes after which a commit flushes: what it says is done would else wait in memory for one long flush at the end.
+const FLUSH_EVERY: u64 = 64 << 20;
 
 /// How much is in an overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +109,7 @@ impl<F: File> Overlay<F> {
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> io::Result<()> {
         let Usage { data, zeroed } = self.usage();
-        let (total, mut done) = (data + zeroed, 0);
+        let (total, mut done, mut flushed) = (data + zeroed, 0, 0);
         let mut buf = vec![0; usize::try_from(COPY).expect("1 MiB")];
         for (place, at, len) in self.runs(0, self.header.size) {
             let end = at + len;
@@ -125,6 +127,10 @@ impl<F: File> Overlay<F> {
                     }
                 }
                 done += len.next_multiple_of(CLUSTER);
+                if done - flushed >= FLUSH_EVERY {
+                    below.flush()?;
+                    flushed = done;
+                }
                 if !progress(done, total) {
                     return Err(io::ErrorKind::Interrupted.into());
                 }

@@ -6,7 +6,7 @@
 //! is taken away; `connection` negotiates and `transmission` serves.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -14,7 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{Shutdown, SocketFlags, accept_with, getsockname, shutdown};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::ioctl_fionbio;
+use rustix::net::{SocketFlags, accept_with, getsockname};
 use rustls::ServerConfig;
 
 use exports::Exports;
@@ -69,7 +71,8 @@ struct State {
     last: u64,
     sockets: BTreeMap<u64, Arc<Socket>>,
     negotiating: usize,
-    listeners: Vec<Arc<OwnedFd>>,
+    /// Closed to have the threads that accept end. A listening socket may be systemd's too, which is not to be shut.
+    listening: Vec<PipeWriter>,
     ending: bool,
 }
 
@@ -103,11 +106,13 @@ impl Server {
         {
             return Err(ListenError::NotLoopback(address));
         }
-        let listener = Arc::new(listener);
-        self.lock().listeners.push(Arc::clone(&listener));
+        // A client that is gone before it is accepted would leave the thread waiting for another.
+        ioctl_fionbio(&listener, true).map_err(io::Error::from)?;
+        let (ended, listening) = io::pipe()?;
+        self.lock().listening.push(listening);
         let server = Arc::clone(self);
         let thread = thread::Builder::new().name("nbd-accept".to_owned()).stack_size(STACK);
-        thread.spawn(move || server.accept(&listener))?;
+        thread.spawn(move || server.accept(&listener, &ended))?;
         Ok(())
     }
 
@@ -150,10 +155,7 @@ impl Server {
         let end = Instant::now() + limit;
         let mut state = self.lock();
         state.ending = true;
-        for listener in state.listeners.drain(..) {
-            // Wakes the thread in `accept`.
-            let _ = shutdown(&*listener, Shutdown::Both);
-        }
+        state.listening.clear();
         state.sockets.values().for_each(|socket| socket.cut());
         while !state.sockets.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
@@ -166,12 +168,15 @@ impl Server {
         true
     }
 
-    fn accept(self: &Arc<Self>, listener: &OwnedFd) {
+    fn accept(self: &Arc<Self>, listener: &OwnedFd, ended: &PipeReader) {
         loop {
-            let accepted = accept_with(listener, SocketFlags::CLOEXEC);
+            let mut either =
+                [PollFd::new(listener, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+            let _ = poll(&mut either, None);
             if self.lock().ending {
                 return;
             }
+            let accepted = accept_with(listener, SocketFlags::CLOEXEC);
             match accepted.map_err(io::Error::from).and_then(|socket| self.begin(socket)) {
                 Ok(()) => {}
                 Err(error) if is_of_the_peer(&error) => {}
@@ -229,6 +234,10 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::NotConnected | Kind::Interrupted
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::NotConnected
+            | Kind::Interrupted
+            | Kind::WouldBlock
     )
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Certificates for STARTTLS: the server's own, and those of clients, which one authority has signed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -20,12 +21,12 @@ pub const SERVER_KEY: &str = "server-key.pem";
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file is missing or no good.
-    #[error("cannot use {path}; make it with `usb-gadget-drive cert`")]
+    #[error("cannot use {path}; {}", remedy(source))]
     File {
         /// Which.
         path: PathBuf,
         /// What is wrong with it.
-        source: rustls::pki_types::pem::Error,
+        source: pem::Error,
     },
     /// The certificates do not fit together.
     #[error("cannot use the certificates in {dir}")]
@@ -35,6 +36,15 @@ pub enum TlsError {
         /// What is wrong with them.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+fn remedy(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::Io(error) if error.kind() == ErrorKind::PermissionDenied => {
+            "let the user read it that this runs as"
+        }
+        _ => "make it with `usb-gadget-drive cert`",
+    }
 }
 
 /// Reads [`CA_CERT`], [`SERVER_CERT`] and [`SERVER_KEY`] from a folder.

@@ -29,7 +29,7 @@ const DEVICE_BLOCK: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It cannot be opened.
-    #[error("cannot open {path}")]
+    #[error("cannot open {path}{}", remedy(source))]
     Open {
         /// What was to be opened.
         path: PathBuf,
@@ -39,6 +39,15 @@ pub enum OpenError {
     /// It is a directory, a pipe or the like.
     #[error("{0} is neither a file nor a block device")]
     Kind(PathBuf),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; the server's user must be allowed to read it, and to write it unless it is read-only"
+        }
+        _ => "",
+    }
 }
 
 /// How a read can be tried without waiting.
