@@ -152,11 +152,14 @@ fn shares_table(shares: &[ShareStatus]) -> String {
         if let Some(writer) = share.writer.as_ref().filter(|writer| !has(&writer.blade)) {
             users.push(format!("{} (may write)", writer.blade));
         }
-        let state = match &share.error {
+        let mut state = match &share.error {
             Some(error) => error.clone(),
             None if share.work.is_empty() => "ready".to_owned(),
             None => share.work.iter().map(work).collect::<Vec<_>>().join("; "),
         };
+        for failure in &share.failures {
+            let _ = write!(state, "; {failure}");
+        }
         table.row([&share.name, &share.mode, &size, &users.join(", "), &state]);
     }
     table.to_string()

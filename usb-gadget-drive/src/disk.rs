@@ -15,6 +15,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 /// Zeroes written at a time where a file system cannot punch holes, bytes.
 static ZEROES: [u8; 65536] = [0; 65536];
 
+/// Where Linux tells one start of the machine from another.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Which start of the machine this is: what was written since then can be read, synced or not.
 pub type Boot = [u8; 16];
 
@@ -169,10 +172,13 @@ impl Dir for RealDir {
 
     fn boot(&self) -> io::Result<Boot> {
         // A UUID in text, see random(4).
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let named = |kind, why: &dyn std::fmt::Display| {
+            io::Error::new(kind, format!("{BOOT_ID}: {why}; it must be readable for this program"))
+        };
+        let text = std::fs::read_to_string(BOOT_ID).map_err(|e| named(e.kind(), &e))?;
         let digits = text.trim().replace('-', "");
         let number = u128::from_str_radix(&digits, 16);
-        number.map(u128::to_be_bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+        number.map(u128::to_be_bytes).map_err(|_| named(io::ErrorKind::InvalidData, &"no UUID"))
     }
 
     fn show(&self, name: &str) -> String {

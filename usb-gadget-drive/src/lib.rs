@@ -24,6 +24,7 @@ pub mod nbd;
 pub mod overlay;
 pub mod progress;
 pub mod run;
+mod seldom;
 pub mod serve;
 pub mod source;
 pub mod state;

@@ -139,6 +139,7 @@ fn every_member_of_the_answers_is_described() {
         kind: Kind::Disk,
         size: None,
         error: None,
+        failures: vec![],
         generation: 0,
         writer: Some(writer.clone()),
         sessions: vec![],

@@ -7,8 +7,11 @@ mod common;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use common::{Client, LIMIT};
+use usb_gadget_drive::fence::{Fence, Fenced};
 use usb_gadget_drive::nbd::negotiation::Refusal;
 use usb_gadget_drive::nbd::request::command;
 use usb_gadget_drive::serve::Server;
@@ -16,6 +19,8 @@ use usb_gadget_drive::serve::export::Export;
 use usb_gadget_drive::serve::exports::{Description, Exports, Opened, Peer};
 use usb_gadget_drive::source::{Abilities, Source, Zeroing};
 
+/// Of the one writer.
+const EPOCH: u64 = 3;
 /// Offset whose block does not come, and whose write does not end, while the device is stuck.
 const STUCK: u64 = 4096;
 
@@ -24,12 +29,15 @@ struct Device {
     released: Mutex<bool>,
     release: Condvar,
     written: Mutex<Vec<u64>>,
+    /// Requests that came to [`STUCK`].
+    waiting: Mutex<usize>,
 }
 
 impl Device {
     fn wait(&self, offset: u64) {
         let released = self.released.lock().unwrap();
         if offset == STUCK {
+            *self.waiting.lock().unwrap() += 1;
             drop(self.release.wait_while(released, |released| !*released).unwrap());
         }
     }
@@ -85,6 +93,7 @@ impl Exports for One {
 
 struct World {
     device: Arc<Device>,
+    fence: Arc<Fence>,
     export: Arc<Export>,
     server: Arc<Server>,
     dir: tempfile::TempDir,
@@ -92,11 +101,13 @@ struct World {
 
 fn world() -> World {
     let device = Arc::new(Device::default());
-    let export = Arc::new(Export::new(Arc::clone(&device) as Arc<dyn Source>, true, ""));
+    let fence = Fence::new(0);
+    let fenced = Fenced::new(Arc::clone(&device) as Arc<dyn Source>, Arc::clone(&fence), EPOCH);
+    let export = Arc::new(Export::new(Arc::new(fenced), true, ""));
     let server = Server::new(Arc::new(One(Arc::clone(&export))), None);
     let dir = tempfile::tempdir().unwrap();
     server.listen_unix(&dir.path().join("s")).unwrap();
-    World { device, export, server, dir }
+    World { device, fence, export, server, dir }
 }
 
 fn try_client(world: &World) -> io::Result<Client> {
@@ -125,27 +136,25 @@ fn a_request_that_waits_holds_no_other() {
 }
 
 #[test]
-fn after_a_revocation_no_late_write_reaches_the_device() {
+fn after_a_cut_no_late_write_reaches_the_device() {
     let world = world();
     let mut c = client(&world);
     assert_eq!(c.write(0, &[1; 512], 0), 0);
     c.send(command::WRITE, 0, STUCK, 3, b"abc");
-    assert_eq!(c.read(0, 1), Ok(vec![3]), "by now the write is on its way");
-    common::wait_for("the write", || !world.export.wait_idle(std::time::Duration::ZERO));
-    world.export.revoke();
-    assert_eq!(c.write(8192, &[1; 512], 0), 1);
-    assert_eq!(c.ask(command::FLUSH, 0, 0, 0), 1);
-    assert!(!world.export.wait_idle(std::time::Duration::from_millis(20)));
-    world.device.release();
-    assert!(world.export.wait_idle(LIMIT));
-    assert_eq!(c.reply(), (0, STUCK), "it was permitted");
-    assert_eq!(*world.device.written.lock().unwrap(), [0, STUCK]);
-    assert_eq!(c.read(0, 1), Ok(vec![3]), "reads go on");
-
+    common::wait_for("the write", || *world.device.waiting.lock().unwrap() > 0);
     world.export.cut();
     assert!(c.is_ended());
-    assert!(world.export.wait_unused(LIMIT));
     assert!(try_client(&world).is_err(), "nobody new gets it");
+    thread::scope(|scope| {
+        let cut = scope.spawn(|| world.fence.cut(EPOCH));
+        assert!(!world.export.wait_unused(Duration::from_millis(20)));
+        assert!(!cut.is_finished(), "a write is on its way");
+        world.device.release();
+    });
+    assert!(world.export.wait_unused(LIMIT));
+    let late = Fenced::new(Arc::clone(&world.device) as Arc<dyn Source>, world.fence, EPOCH);
+    assert_eq!(late.write_at(b"late", 8192, false).unwrap_err().raw_os_error(), Some(1));
+    assert_eq!(*world.device.written.lock().unwrap(), [0, STUCK]);
 }
 
 #[test]

@@ -180,6 +180,11 @@ impl Attributes {
         })
     }
 
+    /// Whether there is no medium: one attribute, for who asks often.
+    pub fn is_empty(&self) -> Result<bool, LunError> {
+        Ok(self.read("file")?.is_empty())
+    }
+
     /// Loads a medium of `size` bytes; what the LUN is then.
     pub fn insert(&self, insert: &Insert, size: u64) -> Result<LunState, LunError> {
         let id = self.id;

@@ -263,6 +263,14 @@ impl Gadget {
         self.checked(id)?.state()
     }
 
+    /// Whether a LUN has no medium; its host can eject it as well as we. Cheaper than all of its state.
+    ///
+    /// # Errors
+    /// As [`lun`](Self::lun).
+    pub fn is_empty(&self, id: LunId) -> Result<bool, LunError> {
+        self.checked(id)?.is_empty()
+    }
+
     /// Loads a medium into an empty LUN of the `kind` it must be; what is presented then. It is read-only also where
     /// the file cannot be written.
     ///

@@ -184,7 +184,9 @@ fn open(folder: &Folder, wanted: &Header, base: &Memory) -> &'static str {
                 OverlayError::Map { .. } => "damaged map",
                 OverlayError::Other { .. } => "another overlay",
                 OverlayError::Places { .. } => "damaged places",
-                OverlayError::Io { .. } | OverlayError::Size { .. } => panic!("{error}"),
+                OverlayError::Io { .. } | OverlayError::Boot { .. } | OverlayError::Size { .. } => {
+                    panic!("{error}")
+                }
             };
         }
     };

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -14,12 +14,19 @@ use rustix::net::sockopt;
 use super::proxy::Export;
 use crate::arbiter::Claim;
 use crate::link::export_name::claim_of;
+use crate::link::message::MAX_REASON;
 use crate::nbd::option::{self, Info, InfoRequest, OptionReply, handshake, info, opt, rep};
 use crate::nbd::{BadMagic, MAX_PAYLOAD};
 
 /// How long one attempt may take from the first packet to the export. Less than [`super::proxy::HOLD`], so that a
 /// second one may still save the day.
 pub const ATTEMPT: Duration = Duration::from_secs(3);
+/// How long a server may take to accept a connection: what is sent again after a loss comes a second later, and then
+/// a new attempt is sooner than the next repetition.
+const ACCEPT: Duration = Duration::from_secs(1);
+/// A peer that has confirmed nothing for so long, in milliseconds, is taken for lost. TCP itself would send again after
+/// ever longer times: a network that was away for 3 s would be tried again after 6 s, and [`super::proxy::HOLD`] be over.
+const UNCONFIRMED: u32 = 2000;
 /// Longest reply to an option that is read, bytes: texts of servers are shorter by far.
 const MAX_OPTION_REPLY: u32 = 64 << 10;
 /// Most replies to our one option: a server has few kinds of information.
@@ -104,7 +111,7 @@ impl Stream for TcpStream {
 pub enum ConnectError {
     /// The transport.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// It is no NBD server.
     #[error(transparent)]
     Magic(#[from] BadMagic),
@@ -132,6 +139,22 @@ pub enum ConnectError {
         /// Longest request.
         max: u32,
     },
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        let kind = error.kind();
+        Self::Io(match kind {
+            // What a socket's time limit is called.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                io::Error::new(kind, "the server does not answer")
+            }
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::new(kind, "the server closed the connection")
+            }
+            _ => error,
+        })
+    }
 }
 
 /// What was agreed on.
@@ -195,25 +218,23 @@ impl Connect for Tcp {
 pub(super) fn dial(address: &str, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address}: no such host"));
     for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, left(deadline)?) {
-            Ok(stream) => {
-                tune(&stream)?;
-                return Ok(stream);
-            }
+        match dial_address(&address, deadline) {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-/// No delay for requests, and a dead peer is noticed though nothing is asked of it.
-fn tune(stream: &TcpStream) -> io::Result<()> {
+/// Connects, without delay for requests; a dead peer is noticed, though nothing is asked of it.
+fn dial_address(address: &SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, left(deadline)?.min(ACCEPT))?;
     stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(2))?;
-    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
-    sockopt::set_tcp_keepcnt(stream, 3)?;
-    Ok(())
+    sockopt::set_tcp_user_timeout(&stream, UNCONFIRMED)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(1))?;
+    Ok(stream)
 }
 
 pub(super) fn left(deadline: Instant) -> io::Result<Duration> {
@@ -285,8 +306,14 @@ pub(super) fn go(
                 return Ok(Connected { stream, export, block, claim });
             }
             kind => {
-                let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-                let reason = format!("{} {text:?}", reason(kind));
+                let text = String::from_utf8_lossy(&body);
+                let text = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+                let text: String = text.take(MAX_REASON).collect();
+                let reason = match (kind, text.is_empty()) {
+                    (rep::ERR_POLICY, false) => text,
+                    (_, true) => reason(kind).to_owned(),
+                    (_, false) => format!("{} ({text})", reason(kind)),
+                };
                 return Err(ConnectError::Refused { export: export.to_owned(), reason });
             }
         }

@@ -27,6 +27,10 @@ const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// A session that lasted so long begins with the shortest pause again.
 const GOOD_SESSION: Duration = Duration::from_secs(60);
+/// How long whoever inserts waits for a server that does not answer: it may be busy. Less than the limit of an insertion.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often is looked whether the host has ejected a drive, as an installer does when it is done.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often somebody who waits looks whether he is to stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -45,8 +49,18 @@ enum Ended {
     Cause(Cause),
     #[error("the kernel gave the device up")]
     Kernel,
-    #[error("the agent stops")]
+    #[error("the host ejected it")]
+    Host,
+    #[error("it is to end")]
     Stop,
+}
+
+impl Ended {
+    /// The server said nothing, neither yes nor no.
+    fn is_silence(&self) -> bool {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        matches!(self, Self::Connect(ConnectError::Io(e)) if matches!(e.kind(), TimedOut | WouldBlock))
+    }
 }
 
 /// One drive in its LUN.
@@ -77,6 +91,8 @@ pub enum State {
     Held(String),
     /// It is ejected, for this reason; tried again until told to stop.
     Away(String),
+    /// The host ejected it, and it stays so.
+    Ejected,
 }
 
 impl std::fmt::Debug for Drive {
@@ -104,7 +120,10 @@ impl Drive {
         let insert = Insert { file, read_only: self.spec.read_only, no_fua: false };
         while !self.stop.is_set() {
             match self.insert(&insert) {
-                Ok(()) => return (self.report)(State::Inserted),
+                Ok(()) => {
+                    (self.report)(State::Inserted);
+                    return self.watch();
+                }
                 Err(error) if !told => {
                     (self.report)(State::Away(error.to_string()));
                     warn!(lun = %self.lun, drive = %self.spec, %error, "not inserted; trying on");
@@ -117,10 +136,26 @@ impl Drive {
         }
     }
 
+    /// Waits until the host ejects it, or the end.
+    fn watch(&self) {
+        while !self.stop.is_set() {
+            if self.is_empty() {
+                info!(lun = %self.lun, drive = %self.spec, "the host ejected it");
+                return (self.report)(State::Ejected);
+            }
+            self.stop.wait(LOOK);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gadget.is_empty(self.lun).unwrap_or(false)
+    }
+
     fn remote(&self, connect: &Arc<dyn Connect>) {
         let (lun, drive) = (self.lun, &self.spec);
         let mut pause = MIN_PAUSE;
         let mut told = String::new();
+        let since = Instant::now();
         let mut adopted = self.adopt(connect);
         loop {
             let begun = Instant::now();
@@ -132,6 +167,9 @@ impl Drive {
             if self.stop.is_set() {
                 return;
             }
+            if matches!(ended, Ended::Host) {
+                return (self.report)(State::Ejected);
+            }
             if begun.elapsed() >= GOOD_SESSION {
                 (pause, told) = (MIN_PAUSE, String::new());
             }
@@ -140,7 +178,9 @@ impl Drive {
                 connect.begin_anew();
             }
             let cause = ended.to_string();
-            (self.report)(State::Away(cause.clone()));
+            if !(ended.is_silence() && since.elapsed() < PATIENCE) {
+                (self.report)(State::Away(cause.clone()));
+            }
             if cause != told {
                 warn!(%lun, %drive, cause, "not inserted; trying on");
                 told = cause;
@@ -247,14 +287,15 @@ impl Session {
     fn run(self, drive: &Drive) -> Ended {
         let lun = drive.lun;
         let ended = self.serve(drive).map_or_else(|ended| ended, |never| match never {});
-        if matches!(ended, Ended::Stop) {
-            info!(%lun, drive = self.name, "ejected, since the agent stops");
+        let in_order = matches!(ended, Ended::Stop | Ended::Host);
+        if in_order {
+            info!(%lun, drive = self.name, cause = %ended, "ejected");
         } else {
             error!(%lun, drive = self.name, cause = %ended, "ejected by force");
         }
         // What is dirty is written by the ejection, to the server or to nowhere.
         drive.empty();
-        if matches!(ended, Ended::Stop)
+        if in_order
             && let Err(error) = File::open(self.device.path()).and_then(|device| device.sync_all())
         {
             error!(%lun, drive = self.name, %error, "the server could not flush it");
@@ -269,6 +310,7 @@ impl Session {
             drive.insert(&Insert { file: self.device.path(), read_only, no_fua: false })?;
             (drive.report)(State::Inserted);
         }
+        let mut looked = Instant::now();
         loop {
             match self.events.recv_timeout(TICK) {
                 Ok(pump::Event::End(cause)) => return Err(Ended::Cause(cause)),
@@ -276,6 +318,12 @@ impl Session {
                 Ok(pump::Event::Link(Ok(()))) => (drive.report)(State::Inserted),
                 Ok(pump::Event::Link(Err(why))) => (drive.report)(State::Held(why)),
                 Err(RecvTimeoutError::Timeout) if drive.stop.is_set() => return Err(Ended::Stop),
+                Err(RecvTimeoutError::Timeout) if looked.elapsed() >= LOOK => {
+                    looked = Instant::now();
+                    if drive.is_empty() {
+                        return Err(Ended::Host);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Ended::Kernel),
             }

@@ -77,6 +77,19 @@ impl Drives {
         watch: Option<mpsc::Sender<State>>,
     ) -> io::Result<()> {
         let stop = Stop::default();
+        // In the table before its thread reports.
+        self.lock().insert(lun, Running::new(name, &spec, &stop));
+        self.launch(lun, spec, stop, watch)
+    }
+
+    /// Starts the thread of a drive that is in the table.
+    fn launch(
+        self: &Arc<Self>,
+        lun: LunId,
+        spec: Spec,
+        stop: Stop,
+        watch: Option<mpsc::Sender<State>>,
+    ) -> io::Result<()> {
         let drives = Arc::downgrade(self);
         let report: Report = Box::new(move |state: State| {
             if let Some(drives) = drives.upgrade() {
@@ -92,14 +105,11 @@ impl Drives {
         let drive = Drive {
             gadget: Arc::clone(&self.gadget),
             lun,
-            spec: spec.clone(),
-            stop: stop.clone(),
+            spec,
+            stop,
             manager: self.manager.clone(),
             report,
         };
-        // In the table before its thread reports.
-        let state = State::Away("it is being connected".to_owned());
-        self.lock().insert(lun, Running { name, spec, stop, state, thread: None });
         let thread = thread::Builder::new().name(format!("drive {lun}")).stack_size(STACK);
         match thread.spawn(move || drive.run()) {
             Ok(thread) => {
@@ -143,28 +153,41 @@ impl Drives {
             Claim::New => arbiter::Claim::New,
             Claim::Epoch(epoch) => arbiter::Claim::Epoch(epoch),
         };
-        if let Some((_, there)) = self.find(share) {
+        if let Some((lun, there)) = self.find(share) {
             let is_same = there.spec_kind() == kind && there.is_writable() == writable;
-            return if is_same && matches!(there.state, State::Inserted | State::Held(_)) {
-                Ok(())
-            } else {
-                Err(failed(format!(
-                    "share {share} is there in another way, or waits for its source; eject it first"
-                )))
-            };
+            match there.state {
+                State::Ejected => self.end(lun),
+                State::Inserted | State::Held(_) if is_same => return Ok(()),
+                _ => {
+                    return Err(failed(format!(
+                        "share {share} is there in another way, or waits for its source; eject it first"
+                    )));
+                }
+            }
         }
         let export = ExportName { share: share.clone(), access: Some(access), claim };
         let kind = if kind == Kind::Cd { gadget::Kind::Cd } else { gadget::Kind::Disk };
         let spec = Spec { place: Place::Share(export), kind, read_only: !writable };
-        let lun = self.free(kind, wanted).ok_or_else(|| {
-            failed(format!("all places for drives of kind {kind} are taken; eject one first"))
-        })?;
+        let stop = Stop::default();
+        let lun = {
+            // Found and taken at once: orders come at the same time.
+            let mut running = self.lock();
+            if running.values().any(|other| other.is_share(share)) {
+                return Err(failed(format!("share {share} is being inserted already")));
+            }
+            let lun = self.free(&running, kind, wanted).ok_or_else(|| {
+                failed(format!("all places for drives of kind {kind} are taken; eject one first"))
+            })?;
+            running.insert(lun, Running::new(share.to_string(), &spec, &stop));
+            lun
+        };
         let (report, reports) = mpsc::channel();
-        let started = self.start(lun, share.to_string(), spec, Some(report));
+        let started = self.launch(lun, spec, stop, Some(report));
         started.map_err(|error| failed(format!("cannot start another thread: {error}")))?;
         let reason = match reports.recv_timeout(INSERT_LIMIT) {
             Ok(State::Inserted | State::Held(_)) => return Ok(()),
             Ok(State::Away(reason)) => reason,
+            Ok(State::Ejected) => "the host ejected it at once".to_owned(),
             Err(RecvTimeoutError::Timeout) => {
                 format!("it takes over {} s to connect and insert", INSERT_LIMIT.as_secs())
             }
@@ -208,8 +231,13 @@ impl Drives {
         if let Some(thread) = thread {
             // A panic has been printed.
             let _ = thread.join();
+            self.lock().remove(&lun);
+            return;
         }
-        self.lock().remove(&lun);
+        // Somebody else waits for it.
+        while self.lock().get(&lun).is_some_and(|running| running.thread.is_none()) {
+            thread::sleep(AGAIN);
+        }
     }
 
     /// Stops all.
@@ -221,15 +249,19 @@ impl Drives {
 
     fn find(&self, share: &ShareName) -> Option<(LunId, Shown)> {
         let running = self.lock();
-        let found = running.iter().find(|(_, r)| r.is_remote() && r.name == share.as_str());
+        let found = running.iter().find(|(_, running)| running.is_share(share));
         found.map(|(lun, running)| {
             (*lun, Shown { spec: running.spec.clone(), state: running.state.clone() })
         })
     }
 
     /// A place without a drive: the wanted one if it is of that kind, or any.
-    fn free(&self, kind: gadget::Kind, wanted: Option<u8>) -> Option<LunId> {
-        let taken = self.lock();
+    fn free(
+        &self,
+        taken: &BTreeMap<LunId, Running>,
+        kind: gadget::Kind,
+        wanted: Option<u8>,
+    ) -> Option<LunId> {
         let layout = self.gadget.layout();
         let mut free: Vec<LunId> =
             layout.of_kind(kind).filter(|lun| !taken.contains_key(lun)).collect();
@@ -260,8 +292,18 @@ impl Shown {
 }
 
 impl Running {
+    fn new(name: String, spec: &Spec, stop: &Stop) -> Self {
+        let (spec, stop) = (spec.clone(), stop.clone());
+        let state = State::Away("it is being connected".to_owned());
+        Self { name, spec, stop, state, thread: None }
+    }
+
     fn is_remote(&self) -> bool {
         matches!(self.spec.place, Place::Share(_))
+    }
+
+    fn is_share(&self, share: &ShareName) -> bool {
+        self.is_remote() && self.name == share.as_str()
     }
 
     fn show(&self, lun: LunId) -> message::Drive {
@@ -269,6 +311,7 @@ impl Running {
             State::Inserted => (DriveState::Inserted, None),
             State::Held(reason) => (DriveState::Held, Some(short(reason))),
             State::Away(reason) => (DriveState::Away, Some(short(reason))),
+            State::Ejected => (DriveState::Ejected, Some("by the host".to_owned())),
         };
         message::Drive {
             name: short(&self.name),

@@ -334,8 +334,11 @@ impl Proxy {
             *next = Some(now + self.pause);
             self.pause = (self.pause * 2).min(MAX_PAUSE);
         }
-        if let Some(outage) = &mut self.outage {
-            outage.why = why;
+        if let Some(outage) = &mut self.outage
+            && outage.why != why
+        {
+            outage.why.clone_from(&why);
+            self.actions.push_back(Action::Notice(Notice::Waiting { why }));
         }
         self.handle_time(now);
     }

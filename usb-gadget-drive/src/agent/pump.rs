@@ -217,7 +217,9 @@ impl Pump {
     fn note(&self, notice: &Notice) {
         let drive = &self.name;
         let link = match notice {
-            Notice::Lost { why } | Notice::Failing { why } => Err(why.clone()),
+            Notice::Lost { why } | Notice::Waiting { why } | Notice::Failing { why } => {
+                Err(why.clone())
+            }
             Notice::Back { .. } => Ok(()),
         };
         (self.tell)(Event::Link(link));
@@ -225,6 +227,7 @@ impl Pump {
             Notice::Lost { why } => {
                 warn!(drive, why, "connection to the server lost; requests wait");
             }
+            Notice::Waiting { why } => info!(drive, why, "the server is still away"),
             Notice::Failing { why } => warn!(drive, why, "requests fail until the server is back"),
             Notice::Back { away, replayed } => {
                 let away = format!("{:.1} s", away.as_secs_f32());

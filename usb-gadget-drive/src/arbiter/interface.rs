@@ -99,7 +99,8 @@ pub enum Claim {
     Any,
     /// It has nothing left of any before it: these are cut, and what they send late is refused.
     New,
-    /// It goes on, and may send again, what was begun in this epoch. For writers.
+    /// It goes on, and may send again, what was begun in this epoch. For writers. The shell ends first what it still has
+    /// open in it, or an old request could come after a new one.
     Epoch(u64),
     /// It goes on reading this generation. For readers.
     Generation(u64),
@@ -219,9 +220,9 @@ pub enum Job {
         /// Without asking its host.
         forced: bool,
     },
-    /// Let nothing of these sessions reach the disk any more: revoke their exports' permits, raise the
-    /// [`Fence`](crate::fence::Fence) of what they wrote to above `epoch` (both wait for requests on their way), and
-    /// close their connections. Cannot fail. The sessions are forgotten: their ends need not be told.
+    /// Let nothing of these sessions reach the disk any more: close their connections and raise the
+    /// [`Fence`](crate::fence::Fence) of what they wrote to above `epoch`, which waits for requests on their way.
+    /// Cannot fail. The sessions are forgotten: their ends need not be told.
     Cut {
         /// The share.
         share: ShareName,

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncWriteExt, split};
@@ -16,6 +17,7 @@ use super::message::{FromAgent, ToAgent, encode, from_agent};
 use super::{ALIVE_EVERY, PROTOCOL, SILENT_FOR};
 use crate::arbiter::BladeName;
 use crate::manager::Manager;
+use crate::seldom::Seldom;
 use crate::serve::tls::name_of;
 
 /// Connections at once, those that have not shown a certificate yet among them: twice the blades of the largest group.
@@ -27,6 +29,7 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 pub async fn accept(listener: TcpListener, tls: Arc<ServerConfig>, manager: Arc<Manager>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let acceptor = TlsAcceptor::from(tls);
+    let complaints = Arc::new(Seldom::default());
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -41,9 +44,16 @@ pub async fn accept(listener: TcpListener, tls: Arc<ServerConfig>, manager: Arc<
             continue;
         };
         let (acceptor, manager) = (acceptor.clone(), Arc::clone(&manager));
+        let complaints = Arc::clone(&complaints);
         tokio::spawn(async move {
             if let Err(error) = serve(stream, &acceptor, &manager).await {
                 tracing::debug!(%from, %error, "an agent's connection ended");
+                // A certificate that is not accepted, or another protocol: somebody has to mend it.
+                let is_wrong = error.kind() == io::ErrorKind::InvalidData;
+                let text = format!("{} {error}", from.ip());
+                if is_wrong && complaints.may(&text, Instant::now()) {
+                    tracing::warn!(from = %from.ip(), %error, "an agent is turned away");
+                }
             }
             drop(place);
         });

@@ -8,8 +8,8 @@ use crate::arbiter::{BladeName, ShareName};
 
 /// Drives of one blade that are reported at most: two functions with 8 LUNs for each of four UDCs.
 pub const MAX_DRIVES: usize = 64;
-/// Bytes of a reason; more is cut off.
-pub const MAX_REASON: usize = 256;
+/// Bytes of a reason; more is cut off. A refusal that names a long path and its remedy has 400.
+pub const MAX_REASON: usize = 480;
 
 /// From an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +144,8 @@ pub enum DriveState {
     Held,
     /// It was ejected, as its source was away for too long or said no; it comes back by itself.
     Away,
+    /// The host ejected it. It stays so until it is inserted again.
+    Ejected,
 }
 
 /// Why an order was not done.
@@ -217,15 +219,21 @@ pub fn to_agent(line: &[u8]) -> Result<ToAgent, BadMessage> {
     Ok(message)
 }
 
-/// A text that came from elsewhere, as it is kept and shown: at most [`MAX_REASON`] bytes, and no control characters,
-/// which would steer the operator's terminal and take six bytes each in a message.
+/// A text that came from elsewhere, as it is kept and shown: at most [`MAX_REASON`] bytes, and as many in a message.
+/// Nothing in it has to be escaped there, and nothing steers the operator's terminal.
 #[must_use]
 pub fn short(text: &str) -> String {
     let mut end = text.len().min(MAX_REASON);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].replace(char::is_control, " ")
+    let plain = |c: char| match c {
+        '"' => '\'',
+        '\\' => '/',
+        c if c.is_control() => ' ',
+        c => c,
+    };
+    text[..end].chars().map(plain).collect()
 }
 
 #[cfg(test)]
@@ -240,8 +248,8 @@ mod tests {
             writable: true,
             lun: 7,
             state: DriveState::Away,
-            // Each takes two bytes.
-            reason: Some("\"".repeat(MAX_REASON)),
+            // Each would take two bytes.
+            reason: Some(short(&"\"".repeat(MAX_REASON))),
         }
     }
 
@@ -281,6 +289,7 @@ mod tests {
 
     #[test]
     fn what_an_agent_says_is_bounded() {
+        assert_eq!(short("\"a\\\n\u{7f}"), "'a/  ");
         let mut told = drive(1);
         told.reason = Some("ä".repeat(MAX_REASON));
         let line = serde_json::to_vec(&FromAgent::Drives { drives: vec![told] }).unwrap();

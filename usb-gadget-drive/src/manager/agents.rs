@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The agents that are connected, and what they are told to do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use super::Manager;
-use crate::arbiter::BladeName;
+use super::presented::Presented;
+use crate::arbiter::{BladeName, ShareName};
 use crate::link::message::{Claim, Drive, Failure, FromAgent, Order, ToAgent};
 
 /// An agent answers an order within this time: its host may have to write much before an eject.
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
+/// Before the first and between later attempts to insert what a blade is to have.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// An agent that is connected.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(super) struct Agent {
     /// Seconds since 1970.
     pub since: u64,
     pub drives: Vec<Drive>,
+    /// What it is to have and could not insert when it came, and why. Tried again.
+    pub refused: BTreeMap<ShareName, String>,
     last_order: u64,
     orders: HashMap<u64, oneshot::Sender<Option<Failure>>>,
 }
@@ -86,6 +93,7 @@ impl Manager {
                 udc,
                 since,
                 drives,
+                refused: BTreeMap::new(),
                 last_order: 0,
                 orders: HashMap::new(),
             };
@@ -94,37 +102,63 @@ impl Manager {
             connection
         });
         tracing::info!(%blade, "the agent is connected");
-        tokio::spawn(Arc::clone(self).put_right(blade.clone()));
+        tokio::spawn(Arc::clone(self).put_right(blade.clone(), id));
         (Connection { manager: Arc::clone(self), blade, id }, receiver)
     }
 
-    /// Gives an agent that is back the drives that it is to have, and takes others away.
-    async fn put_right(self: Arc<Self>, blade: BladeName) {
-        let (missing, extra) = {
+    /// Gives an agent that is back the drives that it is to have, and takes others away. What cannot be inserted, as
+    /// its source is away perhaps, is tried again while the agent is there.
+    async fn put_right(self: Arc<Self>, blade: BladeName, connection: u64) {
+        let differences = || {
             let inner = self.lock();
-            let Some(agent) = inner.agents.get(&blade) else { return };
-            inner.presented.differences(&blade, &agent.drives)
+            let agent = inner.agents.get(&blade).filter(|agent| agent.connection == connection);
+            agent.map(|agent| inner.presented.differences(&blade, &agent.drives))
         };
+        let Some((_, extra)) = differences() else { return };
         for share in extra {
-            let ordered =
-                self.order(&blade, Order::Eject { share: share.clone(), forced: true }).await;
-            if let Err(error) = ordered {
+            let what = Order::Eject { share: share.clone(), forced: true };
+            if let Err(error) = self.order(&blade, what).await {
                 tracing::warn!(%blade, %share, %error, "cannot eject what the blade should not have");
             }
         }
-        for (share, how) in missing {
-            let (kind, writable) = (how.kind, how.writable);
-            let what = Order::Insert {
-                share: share.clone(),
-                kind,
-                writable,
-                claim: Claim::New,
-                lun: None,
-            };
-            if let Err(error) = self.order(&blade, what).await {
-                tracing::warn!(%blade, %share, %error, "cannot insert again");
+        let mut pause = MIN_PAUSE;
+        while let Some((missing, _)) = differences() {
+            // All at once: one whose source does not answer keeps no other.
+            let mut orders = JoinSet::new();
+            for (share, Presented { kind, writable }) in missing {
+                let (manager, blade) = (Arc::clone(&self), blade.clone());
+                let (claim, lun, name) = (Claim::New, None, share.clone());
+                let what = Order::Insert { share: name, kind, writable, claim, lun };
+                orders.spawn(async move { (share, manager.order(&blade, what).await) });
+            }
+            let done = orders.join_all().await.into_iter();
+            let refused = done.filter_map(|(share, done)| Some((share, done.err()?.to_string())));
+            let refused = refused.collect();
+            if !self.set_refused(&blade, connection, refused) {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Keeps it for the status; whether there is anything.
+    fn set_refused(
+        &self,
+        blade: &BladeName,
+        connection: u64,
+        refused: BTreeMap<ShareName, String>,
+    ) -> bool {
+        let mut inner = self.lock();
+        let agent = inner.agents.get_mut(blade).filter(|agent| agent.connection == connection);
+        let Some(agent) = agent else { return false };
+        for (share, reason) in &refused {
+            if agent.refused.get(share) != Some(reason) {
+                tracing::warn!(%blade, %share, reason, "cannot insert again; trying on");
             }
         }
+        agent.refused = refused;
+        !agent.refused.is_empty()
     }
 
     /// Has an agent do something, and waits until it is done.

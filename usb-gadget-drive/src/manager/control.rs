@@ -9,8 +9,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use daemon_kit::control::ApiError;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::time::timeout;
 
+use super::exports::{SIZE_LIMIT, SLOW};
 use super::verbs::VerbError;
 use super::{Copied, Manager};
 use crate::arbiter::{Access, BladeName, Mode, Refusal, ShareName};
@@ -51,6 +52,8 @@ pub struct ShareStatus {
     pub size: Option<u64>,
     /// Why it cannot be opened, or does not answer at present.
     pub error: Option<String>,
+    /// What last went wrong with its device, and with those of its overlays, and when.
+    pub failures: Vec<String>,
     /// Counts its contents as readers may have seen them.
     pub generation: u64,
     /// Who writes to it, if it is exclusive.
@@ -135,7 +138,7 @@ pub struct DriveStatus {
     pub writable: bool,
     /// Its number on the gadget.
     pub lun: Option<u8>,
-    /// `inserted`, `held`, `away`, or `missing` where the blade does not have it.
+    /// `inserted`, `held`, `away`, `ejected` (by the host), or `missing` where the blade does not have it.
     pub state: String,
     /// The real cause, where there is one.
     pub reason: Option<String>,
@@ -289,24 +292,27 @@ async fn status(State(manager): Of) -> Json<Status> {
 type Sizes = BTreeMap<ShareName, (Option<u64>, Option<String>)>;
 
 impl Manager {
+    /// Opening what is not open may wait for a device, which keeps neither the answer nor the other shares.
     async fn sizes(self: &Arc<Self>) -> Sizes {
-        let mut looks = JoinSet::new();
-        for name in self.shares.keys().cloned() {
-            let manager = Arc::clone(self);
-            looks.spawn(async move {
-                // Opening what is not open may wait for a device, or for seconds for a server.
-                let opened = match manager.open_source(&name) {
-                    Some(source) => Ok(source),
-                    None => {
-                        let share = name.clone();
-                        manager.in_thread(move |manager| manager.share_source(&share)).await
-                    }
+        let ask = |name: &ShareName| {
+            let (manager, name) = (Arc::clone(self), name.clone());
+            tokio::spawn(async move {
+                let share = name.clone();
+                let looked = manager.in_thread(move |manager| manager.look_at(&share));
+                let found = match timeout(SIZE_LIMIT, looked).await {
+                    Ok(Ok((size, trouble))) => (Some(size), trouble),
+                    Ok(Err(error)) => (None, Some(error)),
+                    Err(_) => (None, Some(SLOW.to_owned())),
                 };
-                let found = opened.map(|source| (Some(source.size()), source.trouble()));
-                (name, found.unwrap_or_else(|error| (None, Some(error))))
-            });
+                (name, found)
+            })
+        };
+        let asked: Vec<_> = self.shares.keys().map(ask).collect();
+        let mut sizes = Sizes::new();
+        for size in asked {
+            sizes.extend(size.await);
         }
-        looks.join_all().await.into_iter().collect()
+        sizes
     }
 
     fn status(&self, sizes: Sizes) -> Status {
@@ -344,6 +350,10 @@ impl Manager {
                     })
                     .collect(),
                 work,
+                failures: (inner.open.iter())
+                    .filter(|((share, _), _)| *share == name)
+                    .filter_map(|(_, open)| open.health.show())
+                    .collect(),
                 error,
                 size,
             }
@@ -386,7 +396,10 @@ impl super::Inner {
                 writable: how.writable,
                 lun: None,
                 state: "missing".to_owned(),
-                reason: None,
+                reason: match agent {
+                    None => Some("its agent is not connected".to_owned()),
+                    Some(agent) => agent.refused.get(share).cloned(),
+                },
             });
             BladeStatus {
                 name: name.clone(),
@@ -406,6 +419,7 @@ fn drive_status(drive: &Drive) -> DriveStatus {
         DriveState::Inserted => "inserted",
         DriveState::Held => "held",
         DriveState::Away => "away",
+        DriveState::Ejected => "ejected",
     };
     DriveStatus { name, local, kind, writable, lun: Some(lun), state: state.to_owned(), reason }
 }

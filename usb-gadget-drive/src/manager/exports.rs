@@ -1,21 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the NBD server asks of the manager.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::jobs::header;
-use super::{Below, Manager, Open, in_full};
+use super::{Manager, in_full};
 use crate::arbiter::{
     Access, BladeName, Claim, Grant, Mode, Outcome, OverlayRef, Request, SessionId, ShareName,
 };
-use crate::fence::{Fence, Fenced};
+use crate::fence::Fenced;
 use crate::link::export_name::{ExportName, describe_grant};
 use crate::nbd::negotiation::Refusal as NoExport;
 use crate::overlay::Overlay;
 use crate::serve::export::Export;
 use crate::serve::exports::{self, Description, Opened, Peer};
 use crate::source::Source;
-use crate::source::file::FileSource;
+
+/// How long a connection waits for the requests of the one before it. Its client waits for 3 s and then tries again.
+const EARLIER_LIMIT: Duration = Duration::from_secs(2);
+/// How long somebody who wants to know of a share waits for it to be opened.
+pub(super) const SIZE_LIMIT: Duration = Duration::from_secs(2);
+/// How long for one that somebody else is opening; opening takes a moment where nothing is wrong.
+const GRACE: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(20);
+/// Said of a share that is being opened while somebody asks for its size.
+pub(super) const SLOW: &str = "its file or device does not answer: it is still being opened";
 
 /// What clients of this machine, which have no certificate, are in the rights of shares.
 pub const LOCAL: &str = "local";
@@ -39,7 +50,11 @@ impl Manager {
         may.map(|(name, c)| (name.to_string(), c.description.clone())).collect()
     }
 
-    fn right(&self, configured: &super::Configured, blade: &BladeName) -> Option<Access> {
+    pub(super) fn right(
+        &self,
+        configured: &super::Configured,
+        blade: &BladeName,
+    ) -> Option<Access> {
         configured.share.rights.get(blade).copied().or(configured.share.others)
     }
 
@@ -63,6 +78,9 @@ impl Manager {
     ) -> Result<(SessionId, Arc<Export>), String> {
         let share = wanted.share.clone();
         let access = wanted.access.unwrap_or_else(|| self.usual(&share, blade));
+        if let Claim::Epoch(epoch) = wanted.claim {
+            self.end_earlier(&share, blade, epoch)?;
+        }
         let request = Request::Attach {
             share: share.clone(),
             blade: blade.clone(),
@@ -98,6 +116,32 @@ impl Manager {
         });
     }
 
+    /// Ends what a blade has open in an epoch, before it goes on in that: what it sent before must not come after what
+    /// it sends from now on.
+    fn end_earlier(&self, share: &ShareName, blade: &BladeName, epoch: u64) -> Result<(), String> {
+        let wanted = (share, blade, Some(epoch));
+        let earlier: Vec<(SessionId, usize, Option<Arc<Export>>)> = {
+            let inner = self.lock();
+            let sessions = inner.arbiter.sessions();
+            let earlier = sessions.filter(|(_, s)| (&s.share, &s.blade, s.epoch) == wanted);
+            let export = |id| inner.exports.get(&id).and_then(Weak::upgrade);
+            earlier.map(|(id, s)| (id, s.connections, export(id))).collect()
+        };
+        let exports = || earlier.iter().filter_map(|(.., export)| export.as_ref());
+        exports().for_each(|export| export.cut());
+        if !exports().all(|export| export.wait_unused(EARLIER_LIMIT)) {
+            return Err(format!(
+                "BUSY: the device of share {share} has not yet done what blade {blade} asked for before; trying again"
+            ));
+        }
+        let mut inner = self.lock();
+        for (id, connections, _) in earlier {
+            (0..connections).for_each(|_| inner.arbiter.lost(id));
+            inner.exports.remove(&id);
+        }
+        Ok(())
+    }
+
     /// Connections with the same grant have the same export.
     fn export(
         &self,
@@ -105,85 +149,95 @@ impl Manager {
         blade: &BladeName,
         grant: &Grant,
     ) -> Result<Arc<Export>, String> {
-        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (share.clone(), grant.overlay.map(|_| blade.clone()));
+        let (opening, health) =
+            self.below(&key, |open| (Arc::clone(&open.opening), Arc::clone(&open.health)));
+        let _alone = opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(export) = self.lock().exports.get(&grant.session).and_then(Weak::upgrade) {
             return Ok(export);
         }
-        let (source, fence) = self.source(share, blade, grant)?;
+        let source = match grant.overlay {
+            None => self.share_source_alone(share)?,
+            Some(id) => self.overlay_source_alone(share, blade, id, grant.generation)?,
+        };
         let source: Arc<dyn Source> = match grant.epoch {
-            Some(epoch) => Arc::new(Fenced::new(source, fence, epoch)),
+            Some(epoch) => {
+                let fence = self.below(&key, |open| Arc::clone(&open.fence));
+                Arc::new(Fenced::new(source, fence, epoch))
+            }
             None => source,
         };
         let description = describe_grant(grant.epoch, grant.generation);
         let export = Export::new(source, grant.access == Access::Write, &description);
-        let export = Arc::new(export);
+        let export = Arc::new(export.with_health(health));
         self.lock().exports.insert(grant.session, Arc::downgrade(&export));
         Ok(export)
     }
 
-    fn source(
+    /// A blade's overlay, open once. The caller holds its `opening`.
+    fn overlay_source_alone(
         &self,
         share: &ShareName,
         blade: &BladeName,
-        grant: &Grant,
-    ) -> Result<(Arc<dyn Source>, Arc<Fence>), String> {
-        let Some(id) = grant.overlay else {
-            let source = self.share_source(share)?;
-            let fence = self.fence(&(share.clone(), None), &source, grant);
-            return Ok((source, fence));
-        };
+        id: u64,
+        generation: u64,
+    ) -> Result<Arc<dyn Source>, String> {
         let key = (share.clone(), Some(blade.clone()));
-        let open = self.lock().open.get(&key).and_then(|open| open.source.upgrade());
-        let source = match open {
-            Some(source) => source,
-            None => {
-                let below = self.share_source(share)?;
-                let (share, blade, generation) = (share.clone(), blade.clone(), grant.generation);
-                let header = header(&OverlayRef { share, blade, id, generation }, below.size());
-                let overlay = Overlay::open(&self.dir, &header, below);
-                Arc::new(overlay.map_err(|error| in_full(&error))?)
-            }
-        };
-        let fence = self.fence(&key, &source, grant);
-        Ok((source, fence))
-    }
-
-    /// What lies below, if it is open.
-    pub(super) fn open_source(&self, share: &ShareName) -> Option<Arc<dyn Source>> {
-        self.lock().open.get(&(share.clone(), None)).and_then(|open| open.source.upgrade())
+        if let Some(source) = self.below(&key, |open| open.source.upgrade()) {
+            return Ok(source);
+        }
+        let below = self.share_source(share)?;
+        let (share, blade) = (share.clone(), blade.clone());
+        let header = header(&OverlayRef { share, blade, id, generation }, below.size());
+        let overlay = Overlay::open(&self.dir, &header, below).map_err(|error| in_full(&error))?;
+        let source: Arc<dyn Source> = Arc::new(overlay);
+        self.below(&key, |open| open.source = Arc::downgrade(&source));
+        Ok(source)
     }
 
     /// What lies below, open once for all.
     pub(super) fn share_source(&self, share: &ShareName) -> Result<Arc<dyn Source>, String> {
+        let opening = self.below(&(share.clone(), None), |open| Arc::clone(&open.opening));
+        let _alone = opening.lock().unwrap_or_else(PoisonError::into_inner);
+        self.share_source_alone(share)
+    }
+
+    /// The same for who holds its `opening`.
+    fn share_source_alone(&self, share: &ShareName) -> Result<Arc<dyn Source>, String> {
         let configured = self.shares.get(share).ok_or("the share is not configured any more")?;
-        if let Some(source) = self.open_source(share) {
+        let key = (share.clone(), None);
+        if let Some(source) = self.below(&key, |open| open.source.upgrade()) {
             return Ok(source);
         }
-        let key = (share.clone(), None);
         let opened = configured.place.open(configured.share.is_writable, &self.cache);
         let source = opened.map_err(|error| in_full(&error))?;
-        let mut inner = self.lock();
-        let open = inner
-            .open
-            .entry(key)
-            .or_insert_with(|| Open { source: Weak::<FileSource>::new(), fence: Fence::new(0) });
-        if let Some(source) = open.source.upgrade() {
-            // Another thread was quicker.
-            return Ok(source);
-        }
-        open.source = Arc::downgrade(&source);
+        self.below(&key, |open| open.source = Arc::downgrade(&source));
         Ok(source)
     }
 
-    /// The fence before a source, which stays when it is closed and opened again.
-    fn fence(&self, key: &Below, source: &Arc<dyn Source>, grant: &Grant) -> Arc<Fence> {
-        let mut inner = self.lock();
-        let open = inner.open.entry(key.clone()).or_insert_with(|| Open {
-            source: Arc::downgrade(source),
-            fence: Fence::new(grant.epoch.unwrap_or(0)),
-        });
-        open.source = Arc::downgrade(source);
-        Arc::clone(&open.fence)
+    /// Its bytes, or why it cannot be opened; does not wait for long where somebody else waits for its device already.
+    pub(super) fn size(&self, share: &ShareName) -> Result<u64, String> {
+        self.look_at(share).map(|(size, _)| size)
+    }
+
+    /// The same, and what is wrong with it at present.
+    ///
+    /// # Errors
+    /// As for `size`.
+    pub(super) fn look_at(&self, share: &ShareName) -> Result<(u64, Option<String>), String> {
+        let opening = self.below(&(share.clone(), None), |open| Arc::clone(&open.opening));
+        let end = Instant::now() + GRACE;
+        let alone = loop {
+            match opening.try_lock() {
+                Ok(alone) => break alone,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(AGAIN),
+                Err(TryLockError::WouldBlock) => return Err(SLOW.to_owned()),
+            }
+        };
+        let found = self.share_source_alone(share).map(|source| (source.size(), source.trouble()));
+        drop(alone);
+        found
     }
 }
 
@@ -242,34 +296,87 @@ impl exports::Exports for Managed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Barrier;
-    use std::thread;
 
     use super::*;
     use crate::arbiter::Share;
+    use crate::link::export_name::claim_of;
     use crate::link::message::Kind;
     use crate::manager::Configured;
+    use crate::serve::socket::Socket;
     use crate::source::cache::Cache;
     use crate::source::place::Place;
 
-    #[test]
-    fn connections_of_one_blade_that_come_at_once_have_one_overlay() {
+    pub struct World {
+        pub manager: Arc<Manager>,
+        pub runtime: tokio::runtime::Runtime,
+        _folder: tempfile::TempDir,
+    }
+
+    /// With a private share `p` and an exclusive one `x`, both of 1 MiB.
+    pub fn world() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("image");
-        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
-        let (place, cache) = (Place::File(path), Cache::new(0));
-        let (mode, others) = (Mode::Private, Some(Access::Write));
-        let share =
-            Share { mode, rights: BTreeMap::new(), others, is_writable: true, size: 1 << 20 };
-        let (description, kind) = (String::new(), Kind::Disk);
-        let shares =
-            [("p".parse().unwrap(), Configured { share, place, description, kind })].into();
+        let others = Some(Access::Write);
+        let configured = |(name, mode): (&str, Mode)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+            let place = Place::File(path);
+            let (rights, is_writable, size) = (BTreeMap::new(), true, 1 << 20);
+            let share = Share { mode, rights, others, is_writable, size };
+            let (description, kind) = (String::new(), Kind::Disk);
+            (name.parse().unwrap(), Configured { share, place, description, kind })
+        };
+        let shares = [("p", Mode::Private), ("x", Mode::Exclusive)].map(configured).into();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let state = folder.path().join("state");
-        let manager = runtime.block_on(async { Manager::start(shares, state, cache) }).unwrap();
+        let manager =
+            runtime.block_on(async { Manager::start(shares, state, Cache::new(0)) }).unwrap();
+        World { manager, runtime, _folder: folder }
+    }
+
+    #[test]
+    fn who_goes_on_in_an_epoch_has_nothing_left_on_its_way() {
+        let World { manager, .. } = &world();
+        let blade: BladeName = "b".parse().unwrap();
+        for share in ["p", "x"] {
+            let name = |claim| ExportName {
+                share: share.parse().unwrap(),
+                access: Some(Access::Write),
+                claim,
+            };
+            let (_, first) = manager.attach(&blade, &name(Claim::New)).unwrap();
+            let epoch = claim_of(first.description()).unwrap();
+            let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            let socket = Arc::new(Socket::new(ours.into()).unwrap());
+            let busy = first.attach(&socket).unwrap();
+            let error = manager.attach(&blade, &name(epoch)).unwrap_err();
+            assert!(error.starts_with("BUSY"), "{error}");
+            drop(busy);
+            let (_, second) = manager.attach(&blade, &name(epoch)).unwrap();
+            assert_eq!(claim_of(second.description()), Some(epoch), "the epoch is as it was");
+            assert!(first.check_write().is_err() && second.check_write().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_share_that_is_being_opened_keeps_no_other() {
+        let World { manager, .. } = &world();
+        let [slow, other]: [ShareName; 2] = ["x", "p"].map(|name| name.parse().unwrap());
+        let opening = manager.below(&(slow.clone(), None), |open| Arc::clone(&open.opening));
+        let held = opening.lock().unwrap();
+        assert_eq!(manager.size(&other), Ok(1 << 20));
+        assert_eq!(manager.size(&slow), Err(SLOW.to_owned()));
+        assert!(manager.attach(&"b".parse().unwrap(), &"p@rw".parse().unwrap()).is_ok());
+        drop(held);
+        assert_eq!(manager.size(&slow), Ok(1 << 20));
+    }
+
+    #[test]
+    fn connections_of_one_blade_that_come_at_once_have_one_overlay() {
+        let World { manager, .. } = &world();
         for blade in 0..20 {
             let blade: BladeName = format!("b{blade}").parse().unwrap();
             let together = Barrier::new(8);

@@ -4,7 +4,6 @@
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::presented::Presented;
 use super::{Below, Copied, Manager, in_full};
@@ -13,20 +12,24 @@ use crate::link::message::{Claim, Order};
 use crate::overlay::{self, Overlay};
 use crate::serve::export::Export;
 
-/// Requests that are on their way when a writer is cut may take this long: a disk's own time-out.
-const CUT_LIMIT: Duration = Duration::from_secs(60);
-
 impl Manager {
     pub(super) async fn perform(self: &Arc<Self>, job: Job) -> Result<(), String> {
         match job {
             Job::Eject { share, blade, forced } => {
                 let order = Order::Eject { share: share.clone(), forced };
+                if forced {
+                    // First, so that an agent that is out of reach does not get it again when it is back.
+                    self.let_go(&blade, &share).await?;
+                    return self.order(&blade, order).await.map_err(|error| error.to_string());
+                }
                 self.order(&blade, order).await.map_err(|error| error.to_string())?;
-                self.present(&blade, &share, None).await.map_err(|error| in_full(&error))
+                self.let_go(&blade, &share).await
             }
             Job::Insert { share, blade, epoch } => self.insert_again(share, blade, epoch).await,
             Job::Cut { share, overlay, epoch, sessions } => {
-                self.in_thread(move |manager| manager.cut((share, overlay), epoch, &sessions)).await
+                let below = (share, overlay);
+                self.in_thread(move |manager| manager.cut(&below, epoch, &sessions)).await;
+                Ok(())
             }
             Job::Flush { share, overlay } => {
                 self.in_thread(move |manager| manager.flush(&(share, overlay))).await
@@ -47,6 +50,10 @@ impl Manager {
                 .await
             }
         }
+    }
+
+    async fn let_go(self: &Arc<Self>, blade: &BladeName, share: &ShareName) -> Result<(), String> {
+        self.present(blade, share, None).await.map_err(|error| in_full(&error))
     }
 
     /// Has a thread do what waits for devices.
@@ -101,26 +108,16 @@ impl Manager {
         .await
     }
 
-    fn cut(&self, below: Below, epoch: Option<u64>, sessions: &[SessionId]) -> Result<(), String> {
+    fn cut(&self, below: &Below, epoch: Option<u64>, sessions: &[SessionId]) {
         let (exports, fence): (Vec<Arc<Export>>, _) = {
             let mut inner = self.lock();
             let exports = sessions.iter().filter_map(|id| inner.exports.remove(id)?.upgrade());
-            (exports.collect(), inner.open.get(&below).map(|open| Arc::clone(&open.fence)))
+            (exports.collect(), inner.open.get(below).map(|open| Arc::clone(&open.fence)))
         };
-        for export in &exports {
-            export.revoke();
-        }
+        exports.iter().for_each(|export| export.cut());
         if let (Some(fence), Some(epoch)) = (fence, epoch) {
             fence.cut(epoch);
         }
-        for export in exports {
-            let idle = export.wait_idle(CUT_LIMIT);
-            export.cut();
-            if !idle || !export.wait_unused(CUT_LIMIT) {
-                return Err("a device does not finish what it was asked for".to_owned());
-            }
-        }
-        Ok(())
     }
 
     fn flush(&self, below: &Below) -> Result<(), String> {
@@ -153,4 +150,25 @@ impl Manager {
 pub(super) fn header(which: &OverlayRef, size: u64) -> overlay::format::Header {
     let OverlayRef { share, blade, id, generation } = which.clone();
     overlay::format::Header { share, blade, id, generation, size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exports::tests::world;
+    use super::*;
+    use crate::link::message::Kind;
+
+    #[test]
+    fn a_blade_out_of_reach_does_not_keep_what_is_taken_by_force() {
+        let world = world();
+        let (blade, share): (BladeName, ShareName) = ("b".parse().unwrap(), "x".parse().unwrap());
+        let how = Presented { kind: Kind::Disk, writable: true };
+        world.runtime.block_on(world.manager.present(&blade, &share, Some(how))).unwrap();
+        for (forced, has) in [(false, Some(how)), (true, None)] {
+            let what = Job::Eject { share: share.clone(), blade: blade.clone(), forced };
+            let error = world.runtime.block_on(world.manager.perform(what)).unwrap_err();
+            assert!(error.contains("not connected"), "{error}");
+            assert_eq!(world.manager.lock().presented.get(&blade, &share), has, "{forced}");
+        }
+    }
 }

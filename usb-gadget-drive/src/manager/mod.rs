@@ -31,8 +31,10 @@ use crate::disk::RealDir;
 use crate::fence::Fence;
 use crate::link::message::Kind;
 use crate::serve::export::Export;
+use crate::serve::health::Health;
 use crate::source::Source;
 use crate::source::cache::Cache;
+use crate::source::file::FileSource;
 use crate::source::place::Place;
 use crate::state;
 use agents::Agent;
@@ -76,8 +78,6 @@ pub struct Manager {
     dir: RealDir,
     cache: Arc<Cache>,
     inner: Mutex<Inner>,
-    /// Held while a source is opened for a client: two of one overlay's file would each have a map of their own.
-    opening: Mutex<()>,
     /// The arbiter's next time may have changed.
     changed: Notify,
     /// Copying is left to the next start.
@@ -118,6 +118,26 @@ type Below = (ShareName, Option<BladeName>);
 struct Open {
     source: Weak<dyn Source>,
     fence: Arc<Fence>,
+    health: Arc<Health>,
+    /// Held while it is opened: two of one overlay's file would each have a map of their own. A device that does not
+    /// answer keeps nobody else.
+    opening: Arc<Mutex<()>>,
+}
+
+impl Open {
+    /// None is open yet.
+    fn new((share, blade): &Below) -> Self {
+        let name = match blade {
+            None => format!("share {share}"),
+            Some(blade) => format!("overlay of blade {blade} over share {share}"),
+        };
+        Self {
+            source: Weak::<FileSource>::new(),
+            fence: Fence::new(0),
+            health: Arc::new(Health::new(name)),
+            opening: Arc::default(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Open {
@@ -159,7 +179,6 @@ impl Manager {
             dir,
             cache,
             inner: Mutex::new(inner),
-            opening: Mutex::new(()),
             changed: Notify::new(),
             is_ending: AtomicBool::new(false),
             runtime: Handle::current(),
@@ -188,6 +207,11 @@ impl Manager {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a source; the entry is made where there is none.
+    fn below<R>(&self, key: &Below, look: impl FnOnce(&mut Open) -> R) -> R {
+        look(self.lock().open.entry(key.clone()).or_insert_with(|| Open::new(key)))
     }
 
     fn carry_out(self: &Arc<Self>, inner: &mut Inner, now: Now) {

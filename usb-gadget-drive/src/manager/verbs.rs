@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
 use super::agents::OrderError;
+use super::exports::{SIZE_LIMIT, SLOW};
 use super::presented::Presented;
 use super::{Manager, in_full};
 use crate::arbiter::{Access, BladeName, Mode, Outcome, Refusal, Request, ShareName};
@@ -28,6 +31,14 @@ pub enum VerbError {
         /// How.
         has: String,
     },
+    /// Its source is away.
+    #[error("share {share}: {reason}")]
+    Source {
+        /// Which.
+        share: ShareName,
+        /// Why.
+        reason: String,
+    },
     /// A blade has no such drive.
     #[error(
         "blade {blade} does not have share {share}; `usb-gadget-drive status` shows what it has"
@@ -51,7 +62,7 @@ impl VerbError {
             Self::Refused(refusal) => refusal.is_temporary(),
             Self::Order(OrderError::Failed { failure, .. }) => failure.is_busy,
             Self::Order(_) | Self::Storage(_) => true,
-            Self::Otherwise { .. } | Self::NotThere { .. } => false,
+            Self::Otherwise { .. } | Self::NotThere { .. } | Self::Source { .. } => false,
         }
     }
 }
@@ -81,9 +92,19 @@ impl Manager {
             let has = has.to_string();
             return Err(VerbError::Otherwise { blade: blade.clone(), share: share.clone(), has });
         }
+        self.check_source(share).await?;
         let order = Order::Insert { share: share.clone(), kind, writable, claim: Claim::New, lun };
         self.order(blade, order).await?;
         self.store(blade, share, Some(how)).await
+    }
+
+    /// Finds out what is wrong with a source here, where all is known of it.
+    async fn check_source(self: &Arc<Self>, share: &ShareName) -> Result<(), VerbError> {
+        let name = share.clone();
+        let size = self.in_thread(move |manager| manager.size(&name));
+        let size = timeout(SIZE_LIMIT, size).await.unwrap_or_else(|_| Err(SLOW.to_owned()));
+        let share = share.clone();
+        size.map(drop).map_err(|reason| VerbError::Source { share, reason })
     }
 
     /// Has it see it no more.
@@ -115,7 +136,7 @@ impl Manager {
     /// Puts one share in the place of another.
     ///
     /// # Errors
-    /// Why not. If the new one cannot be inserted the old one is ejected all the same.
+    /// Why not. If the new one turns out not to be had only when it is inserted, the old one is ejected all the same.
     pub async fn swap(
         self: &Arc<Self>,
         old: &ShareName,
@@ -131,8 +152,22 @@ impl Manager {
             let drive = drives.into_iter().flatten().find(|d| !d.local && d.name == old.as_str());
             (drive.map(|drive| drive.lun), how)
         };
+        self.check_right(new, blade)?;
+        self.check_source(new).await?;
         self.eject(old, blade, force).await?;
         self.insert(new, blade, Some(how.kind), !how.writable, lun).await
+    }
+
+    fn check_right(&self, share: &ShareName, blade: &BladeName) -> Result<(), Refusal> {
+        let (share, blade) = (share.clone(), blade.clone());
+        let Some(configured) = self.shares.get(&share) else {
+            return Err(Refusal::Unknown { share });
+        };
+        if self.right(configured, &blade).is_none() {
+            let remedy = "name it in the rights of the share".to_owned();
+            return Err(Refusal::Denied { share, blade, what: "to read", remedy });
+        }
+        Ok(())
     }
 
     /// Gives an exclusive share to another writer.

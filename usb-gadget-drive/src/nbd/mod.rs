@@ -5,7 +5,7 @@
 //! it as a state machine, [`request`] and [`reply`] what is said afterwards. All numbers are big endian. Nothing here
 //! knows a socket; every decoder takes any bytes.
 
-use std::io;
+use std::{fmt, io};
 
 use rustix::io::Errno;
 
@@ -80,6 +80,21 @@ impl ErrorCode {
             95 => Self::NotSup,
             108 => Self::Shutdown,
             _ => Self::Inval,
+        })
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Perm => "it is write-protected, or another's now",
+            Self::Io => "its device failed",
+            Self::NoMem => "the server has no memory left",
+            Self::Inval => "the server takes it for nonsense",
+            Self::NoSpc => "no space is left there",
+            Self::Overflow => "it is too long",
+            Self::NotSup => "the server cannot do it",
+            Self::Shutdown => "it is being taken away",
         })
     }
 }

@@ -9,7 +9,7 @@ use super::format::{self, FormatError, Header, MapPage, PAGE, slot_at};
 use super::map::Map;
 use super::{Flushing, LOCKS, Overlay};
 use crate::arbiter::{BladeName, ShareName};
-use crate::disk::{Dir, File};
+use crate::disk::{Boot, Dir, File};
 use crate::source::Source;
 
 /// Why an overlay cannot be made or used.
@@ -23,6 +23,15 @@ pub enum OverlayError {
         /// The file.
         file: String,
         /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// Whether what was written and not synced is still there cannot be told.
+    #[error("cannot tell whether the machine was restarted since overlay {file} was written")]
+    Boot {
+        /// The overlay's file.
+        file: String,
+        /// The system's error, which names what could not be read.
         #[source]
         source: io::Error,
     },
@@ -181,7 +190,8 @@ impl<F: File> Overlay<F> {
             })
             .collect::<Result<_, _>>()?;
         let map = Map::new(&pages);
-        take_live(dir, &file, &header, &map).map_err(failed("open"))?;
+        let boot = dir.boot().map_err(|source| OverlayError::Boot { file: shown(), source })?;
+        take_live(boot, &file, &header, &map).map_err(failed("open"))?;
         if !map.is_sound(header.clusters()) {
             return Err(OverlayError::Places { file: shown() });
         }
@@ -215,8 +225,8 @@ fn read_map_page<F: File>(file: &F, index: usize, id: u64) -> io::Result<Option<
 }
 
 /// Puts the live map in place of the one on stable storage if it is of this boot; if not, begins a live map.
-fn take_live<D: Dir>(dir: &D, file: &D::File, header: &Header, map: &Map) -> io::Result<()> {
-    let wanted = format::live_head(dir.boot()?, header.id);
+fn take_live<F: File>(boot: Boot, file: &F, header: &Header, map: &Map) -> io::Result<()> {
+    let wanted = format::live_head(boot, header.id);
     let mut head = [0; PAGE as usize];
     file.read_at(&mut head, header.live_at())?;
     let mut live = map.live();

@@ -11,7 +11,7 @@ use super::exports::{Description, Exports, Grant, Opened, Peer};
 use super::input::Input;
 use super::job::Served;
 use super::link::Link;
-use super::socket::Socket;
+use super::socket::{SEND_TIMEOUT, Socket};
 use super::tls;
 use super::transmission::{self, Broken};
 use crate::nbd::negotiation::{Agreed, Negotiation, Next, Offer, Offered, Refusal, Tls, Violation};
@@ -30,6 +30,8 @@ enum Ended {
     Violation(#[from] Violation),
     #[error("the export is being taken away")]
     Cut,
+    #[error("TLS")]
+    Tls(#[source] io::Error),
     #[error("its certificate has no name")]
     Nameless,
     #[error(transparent)]
@@ -51,10 +53,29 @@ pub(super) fn run(server: &Server, place: u64, socket: &Arc<Socket>) {
     };
     if let Err(error) = ended {
         tracing::debug!(place, error = &error as &dyn std::error::Error, "a connection ends");
+        complain(server, socket, &error);
     }
     // Other descriptors of it may live on, such as that of --stdin's standard input.
     socket.cut();
     server.leave(place);
+}
+
+/// Of what an operator has to mend.
+fn complain(server: &Server, socket: &Socket, error: &Ended) {
+    let why = match error {
+        Ended::Tls(error) if error.kind() == io::ErrorKind::InvalidData => {
+            format!("its certificate or ours is not accepted: {error}")
+        }
+        Ended::Nameless => error.to_string(),
+        Ended::Broken(Broken::Connection(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            format!("it took no answer for {} s", SEND_TIMEOUT.as_secs())
+        }
+        _ => return,
+    };
+    let from = socket.peer().ok().flatten().map_or_else(String::new, |from| from.ip().to_string());
+    if server.complaints.may(&format!("{from} {why}"), Instant::now()) {
+        tracing::warn!(from, why, "a client is cut off");
+    }
 }
 
 /// What one peer may have.
@@ -167,7 +188,8 @@ impl<'a> Connection<'a> {
     fn start_tls(&mut self) -> Result<(), Ended> {
         let config = self.server.tls.as_ref().ok_or(io::ErrorKind::Unsupported);
         let config = Arc::clone(config.map_err(io::Error::from)?);
-        let certificate = self.link.start_tls(config, &mut self.input.ciphered)?;
+        let certificate = self.link.start_tls(config, &mut self.input.ciphered);
+        let certificate = certificate.map_err(Ended::Tls)?;
         self.peer = Peer::Certificate(tls::name_of(&certificate).ok_or(Ended::Nameless)?);
         Ok(())
     }

@@ -3,36 +3,32 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
+use super::health::Health;
 use super::socket::Socket;
 use crate::nbd::{ErrorCode, flags};
 use crate::source::Source;
 
-/// All is served.
-const OPEN: u8 = 0;
-/// Reads are.
-const REVOKED: u8 = 1;
-/// Nothing is.
-const CUT: u8 = 2;
-
 /// A source as it is served to those who were given this very export.
 ///
-/// Whoever arbitrates makes one for each grant, and takes the grant back by [`Export::revoke`] and
-/// [`Export::wait_idle`], after which no write of it can reach the source any more; then by [`Export::cut`].
+/// Whoever arbitrates makes one for each grant, and takes the grant back by [`Export::cut`]. After
+/// [`Export::wait_unused`] nothing of it can reach the source any more.
 pub struct Export {
     source: Arc<dyn Source>,
     writable: bool,
     description: String,
-    level: AtomicU8,
-    /// Changes of the source that are being made.
-    changing: AtomicUsize,
+    health: Arc<Health>,
+    is_cut: AtomicBool,
     /// The sockets of its connections, by a number that is never used twice.
     connections: Mutex<Connections>,
-    /// `changing` became 0 after a revocation, or a connection ended.
-    quiet: Condvar,
+    /// A connection ended.
+    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -46,7 +42,7 @@ impl fmt::Debug for Export {
         f.debug_struct("Export")
             .field("size", &self.source.size())
             .field("writable", &self.writable)
-            .field("level", &self.level)
+            .field("is_cut", &self.is_cut)
             .finish_non_exhaustive()
     }
 }
@@ -60,11 +56,28 @@ impl Export {
             source,
             writable,
             description: description.to_owned(),
-            level: AtomicU8::new(OPEN),
-            changing: AtomicUsize::new(0),
+            health: Arc::new(Health::new("source")),
+            is_cut: AtomicBool::new(false),
             connections: Mutex::default(),
-            quiet: Condvar::new(),
+            ended: Condvar::new(),
         }
+    }
+
+    /// Tells of failures there.
+    #[must_use]
+    pub fn with_health(mut self, health: Arc<Health>) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// The error of the source as clients are told of it; people are told more.
+    #[must_use]
+    pub fn failed(&self, what: &str, error: &io::Error) -> ErrorCode {
+        // Neither is the device's fault: a writer whose time is over, and zeroing that would not be fast.
+        if !matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::OPNOTSUPP)) {
+            self.health.failed(what, error);
+        }
+        ErrorCode::from(error)
     }
 
     /// What is served.
@@ -105,52 +118,40 @@ impl Export {
     /// # Errors
     /// `ESHUTDOWN` once it is cut.
     pub fn check_read(&self) -> Result<(), ErrorCode> {
-        match self.level.load(Ordering::Relaxed) {
-            CUT => Err(ErrorCode::Shutdown),
-            _ => Ok(()),
-        }
+        if self.is_cut.load(Ordering::Relaxed) { Err(ErrorCode::Shutdown) } else { Ok(()) }
     }
 
-    /// Leave to make one change, or to flush, while the permit lives.
+    /// Leave to make a change.
     ///
     /// # Errors
-    /// `EPERM` of what is read-only or revoked, `ESHUTDOWN` once it is cut.
-    pub fn permit(&self) -> Result<Permit<'_>, ErrorCode> {
+    /// `EPERM` of what is read-only, `ESHUTDOWN` once it is cut.
+    pub fn check_write(&self) -> Result<(), ErrorCode> {
         if !self.writable {
             return Err(ErrorCode::Perm);
         }
-        // The order of these two against that in `revoke` and `wait_idle` decides: either this sees the revocation,
-        // or the other sees the permit. Hence sequential consistency.
-        self.changing.fetch_add(1, Ordering::SeqCst);
-        let permit = Permit(self);
-        match self.level.load(Ordering::SeqCst) {
-            OPEN => Ok(permit),
-            REVOKED => Err(ErrorCode::Perm),
-            _ => Err(ErrorCode::Shutdown),
-        }
-    }
-
-    /// No further change is permitted; reads go on. Never undone.
-    pub fn revoke(&self) {
-        self.level.fetch_max(REVOKED, Ordering::SeqCst);
-    }
-
-    /// Waits until no change is being made; false if that takes longer than `limit`. Useful after `revoke`.
-    #[must_use]
-    pub fn wait_idle(&self, limit: Duration) -> bool {
-        self.wait(limit, |_| self.changing.load(Ordering::SeqCst) == 0)
+        self.check_read()
     }
 
     /// Nothing further is served, and all connections are cut; their threads end by themselves. Never undone.
     pub fn cut(&self) {
-        self.level.store(CUT, Ordering::SeqCst);
+        self.is_cut.store(true, Ordering::Relaxed);
         self.lock().sockets.values().for_each(|socket| socket.cut());
     }
 
     /// Waits until no connection is left, and so nobody in the source; false if that takes longer than `limit`.
     #[must_use]
     pub fn wait_unused(&self, limit: Duration) -> bool {
-        self.wait(limit, |connections| connections.sockets.is_empty())
+        let end = Instant::now() + limit;
+        let mut connections = self.lock();
+        while !connections.sockets.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let woken = self.ended.wait_timeout(connections, left);
+            connections = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Connections that use it.
@@ -165,7 +166,7 @@ impl Export {
     /// `ESHUTDOWN` once it is cut.
     pub fn attach(self: &Arc<Self>, socket: &Arc<Socket>) -> Result<Attached, ErrorCode> {
         let mut connections = self.lock();
-        // Under the lock: `cut` goes through the connections after it has changed the level.
+        // Under the lock: `cut` goes through the connections after it has said that it is.
         self.check_read()?;
         connections.last += 1;
         let id = connections.last;
@@ -173,37 +174,8 @@ impl Export {
         Ok(Attached { export: Arc::clone(self), id })
     }
 
-    fn wait(&self, limit: Duration, until: impl Fn(&Connections) -> bool) -> bool {
-        let end = Instant::now() + limit;
-        let mut connections = self.lock();
-        while !until(&connections) {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let woken = self.quiet.wait_timeout(connections, left);
-            connections = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
     fn lock(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Leave to make one change.
-#[derive(Debug)]
-pub struct Permit<'a>(&'a Export);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        let left = self.0.changing.fetch_sub(1, Ordering::SeqCst) - 1;
-        if left == 0 && self.0.level.load(Ordering::SeqCst) != OPEN {
-            // With the lock, so that it does not fall between a waiter's look and its sleep.
-            let _connections = self.0.lock();
-            self.0.quiet.notify_all();
-        }
     }
 }
 
@@ -225,7 +197,7 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         self.export.lock().sockets.remove(&self.id);
-        self.export.quiet.notify_all();
+        self.export.ended.notify_all();
     }
 }
 

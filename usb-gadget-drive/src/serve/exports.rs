@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::export::Export;
+use super::health::Health;
 use crate::nbd::negotiation::Refusal;
 use crate::source::cache::{Cache, DEFAULT_CACHE};
 use crate::source::place::Place;
@@ -154,7 +155,8 @@ impl Exports for FixedShares {
             );
             Refusal::Platform
         })?;
-        let export = Arc::new(Export::new(source, share.writable, &share.description));
+        let export = Export::new(source, share.writable, &share.description);
+        let export = Arc::new(export.with_health(Arc::new(Health::new(name))));
         *slot = Arc::downgrade(&export);
         Ok(Opened { export, grant: Box::new(()) })
     }

@@ -103,7 +103,7 @@ impl Served {
         } else {
             source.try_read_at(buf, offset)
         };
-        read.map_err(|error| ErrorCode::from(&error))
+        read.map_err(|error| self.export().failed("read", &error))
     }
 
     /// Writes some of what a checked request brought.
@@ -111,33 +111,33 @@ impl Served {
     /// # Errors
     /// As the client is told.
     pub fn write(&self, buf: &[u8], offset: u64, fua: bool) -> Result<(), ErrorCode> {
-        self.change(|| self.export().source().write_at(buf, offset, fua))
+        self.change("write", || self.export().source().write_at(buf, offset, fua))
     }
 
-    fn change(&self, change: impl FnOnce() -> io::Result<()>) -> Result<(), ErrorCode> {
-        let _permit = self.export().permit()?;
-        change().map_err(|error| ErrorCode::from(&error))
+    fn change(&self, what: &str, change: impl FnOnce() -> io::Result<()>) -> Result<(), ErrorCode> {
+        self.export().check_write()?;
+        change().map_err(|error| self.export().failed(what, &error))
     }
 
     fn flush(&self) -> Result<(), ErrorCode> {
         if !self.export().is_writable() {
             return self.export().check_read();
         }
-        self.change(|| self.export().source().flush())
+        self.change("flush", || self.export().source().flush())
     }
 
     fn zero(&self, request: &Request) -> Result<(), ErrorCode> {
         let (may_trim, fast) = (!request.has(flag::NO_HOLE), request.has(flag::FAST_ZERO));
         let how = Zeroing { may_trim, fast };
         let (offset, len, fua) = (request.offset, request.len.into(), request.has(flag::FUA));
-        let done = self.change(|| self.export().source().zero(offset, len, how, fua));
+        let done = self.change("zero", || self.export().source().zero(offset, len, how, fua));
         // proto.md, "Error values": NBD_ENOTSUP is for those who asked for speed.
         done.map_err(|error| if fast || error != ErrorCode::NotSup { error } else { ErrorCode::Io })
     }
 
     fn trim(&self, request: &Request) -> Result<(), ErrorCode> {
         let (offset, len, fua) = (request.offset, request.len.into(), request.has(flag::FUA));
-        self.change(|| self.export().source().trim(offset, len, fua))
+        self.change("trim", || self.export().source().trim(offset, len, fua))
     }
 
     fn status(&self, request: &Request, out: &mut Output) -> Result<(), ErrorCode> {
@@ -147,7 +147,9 @@ impl Served {
         let extents = source.extents(request.offset, request.len.into(), max);
         let mut left = request.len;
         let mut runs: Vec<(u32, u32)> = vec![];
-        for extent in extents.map_err(|error| ErrorCode::from(&error))?.into_iter().take(max) {
+        for extent in
+            extents.map_err(|error| self.export().failed("map", &error))?.into_iter().take(max)
+        {
             let len = u32::try_from(extent.len).unwrap_or(u32::MAX).min(left);
             let hole = if extent.is_hole { state::HOLE } else { 0 };
             let zero = if extent.is_zero { state::ZERO } else { 0 };

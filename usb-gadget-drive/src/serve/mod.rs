@@ -22,14 +22,17 @@ use rustls::ServerConfig;
 use exports::Exports;
 use socket::Socket;
 
+use crate::seldom::Seldom;
+
 mod connection;
 pub mod export;
 pub mod exports;
+pub mod health;
 mod input;
 mod job;
 mod link;
 mod output;
-mod socket;
+pub(crate) mod socket;
 pub mod tls;
 mod transmission;
 pub mod workers;
@@ -64,6 +67,7 @@ pub struct Server {
     state: Mutex<State>,
     /// A connection has ended.
     ended: Condvar,
+    complaints: Seldom,
 }
 
 #[derive(Default)]
@@ -80,8 +84,8 @@ impl Server {
     /// Serves `exports`; with `tls` also to other machines.
     #[must_use]
     pub fn new(exports: Arc<dyn Exports>, tls: Option<Arc<ServerConfig>>) -> Arc<Self> {
-        let (state, ended) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { exports, tls, state, ended })
+        let (state, ended, complaints) = (Mutex::default(), Condvar::new(), Seldom::default());
+        Arc::new(Self { exports, tls, state, ended, complaints })
     }
 
     /// Listens on TCP; says at which address, for port 0 is any.

@@ -115,13 +115,11 @@ impl FileSource {
     }
 
     fn shrunk(&self) -> io::Error {
-        if !self.shrunk.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                size = self.size,
-                "a share's file has become shorter: eject it and insert it again"
-            );
-        }
-        Errno::IO.into()
+        self.shrunk.store(true, Ordering::Relaxed);
+        let size = self.size;
+        io::Error::other(format!(
+            "its file has become shorter than the {size} bytes it had; put it back, eject it everywhere and insert it again"
+        ))
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -129,7 +127,7 @@ impl FileSource {
             return Err(Errno::ROFS.into());
         }
         if self.shrunk.load(Ordering::Relaxed) {
-            return Err(Errno::IO.into());
+            return Err(self.shrunk());
         }
         Ok(())
     }

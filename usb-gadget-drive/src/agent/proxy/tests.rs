@@ -18,6 +18,7 @@ struct World {
     dialing: bool,
     ended: Vec<Cause>,
     notices: Vec<Notice>,
+    whys: Vec<String>,
 }
 
 impl World {
@@ -32,6 +33,7 @@ impl World {
             dialing: false,
             ended: vec![],
             notices: vec![],
+            whys: vec![],
         }
     }
 
@@ -47,6 +49,7 @@ impl World {
                 }
                 Action::Hangup => {}
                 Action::End(cause) => self.ended.push(cause),
+                Action::Notice(Notice::Waiting { why }) => self.whys.push(why),
                 Action::Notice(notice) => self.notices.push(notice),
             }
         }
@@ -136,6 +139,7 @@ fn a_short_outage_is_a_delay() {
     world.ask(command::FLUSH, 0, 0);
     world.pass(SECOND * 3);
     assert!(world.dials > 3, "{} attempts in 3 s", world.dials);
+    assert_eq!(world.whys, ["refused"], "told once");
     assert!(world.replies.is_empty());
     world.connect(EXPORT);
     let commands: Vec<_> = world.sent.iter().map(|(_, command, _)| *command).collect();

@@ -75,7 +75,7 @@ pub type Tag = u64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// The server refused what was written.
-    #[error("the server failed a {what}: {code:?}")]
+    #[error("the server failed a {what}: {code}")]
     Refused {
         /// Write, flush or replay.
         what: &'static str,
@@ -108,6 +108,11 @@ pub enum Notice {
     /// The connection ended.
     Lost {
         /// Why.
+        why: String,
+    },
+    /// It is still away, and for another reason.
+    Waiting {
+        /// Which.
         why: String,
     },
     /// Requests are answered with errors from now on.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use std::os::unix::net::UnixStream;
-use std::thread;
 
 use super::*;
 use crate::source::{Abilities, Zeroing};
@@ -15,36 +14,21 @@ impl Source for Nothing {
     fn abilities(&self) -> Abilities {
         Abilities { write: true, ..Abilities::default() }
     }
-    fn read_at(&self, _: &mut [u8], _: u64) -> std::io::Result<()> {
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
         Ok(())
     }
-    fn write_at(&self, _: &[u8], _: u64, _: bool) -> std::io::Result<()> {
+    fn write_at(&self, _: &[u8], _: u64, _: bool) -> io::Result<()> {
         Ok(())
     }
-    fn flush(&self) -> std::io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         Ok(())
     }
-    fn trim(&self, _: u64, _: u64, _: bool) -> std::io::Result<()> {
+    fn trim(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
         Ok(())
     }
-    fn zero(&self, _: u64, _: u64, _: Zeroing, _: bool) -> std::io::Result<()> {
+    fn zero(&self, _: u64, _: u64, _: Zeroing, _: bool) -> io::Result<()> {
         Ok(())
     }
-}
-
-#[test]
-fn a_revoked_export_is_read_only_and_idle_when_the_last_change_is_made() {
-    let export = Export::new(Arc::new(Nothing), true, "");
-    let permit = export.permit().unwrap();
-    export.revoke();
-    assert_eq!(export.permit().unwrap_err(), ErrorCode::Perm);
-    assert_eq!(export.check_read(), Ok(()));
-    assert!(!export.wait_idle(Duration::from_millis(10)), "a change is being made");
-    thread::scope(|scope| {
-        let waiter = scope.spawn(|| export.wait_idle(Duration::from_secs(10)));
-        drop(permit);
-        assert!(waiter.join().unwrap());
-    });
 }
 
 #[test]
@@ -55,13 +39,11 @@ fn a_cut_export_is_gone_for_its_connections() {
     let attached = export.attach(&socket).unwrap();
     assert_eq!(export.connections(), 1);
     export.cut();
-    assert_eq!(export.permit().unwrap_err(), ErrorCode::Shutdown);
+    assert_eq!(export.check_write(), Err(ErrorCode::Shutdown));
     assert_eq!(export.check_read(), Err(ErrorCode::Shutdown));
     assert_eq!(export.attach(&socket).unwrap_err(), ErrorCode::Shutdown);
-    assert_eq!(std::io::Read::read(&mut &theirs, &mut [0; 1]).unwrap(), 0, "the end is seen");
+    assert_eq!(io::Read::read(&mut &theirs, &mut [0; 1]).unwrap(), 0, "the end is seen");
     assert!(!export.wait_unused(Duration::from_millis(10)));
     drop(attached);
     assert!(export.wait_unused(Duration::from_secs(10)));
-    export.revoke();
-    assert_eq!(export.permit().unwrap_err(), ErrorCode::Shutdown, "a cut is not undone");
 }

@@ -2,6 +2,7 @@
 use std::fs::File;
 
 use super::*;
+use crate::nbd::ErrorCode;
 
 const MIB: u64 = 1 << 20;
 
@@ -22,11 +23,14 @@ fn read(source: &FileSource, offset: u64, len: usize) -> io::Result<Vec<u8>> {
 fn a_file_that_shrinks_gives_errors() {
     let (file, source) = source(true);
     File::options().write(true).open(file.path()).unwrap().set_len(MIB).unwrap();
-    assert_eq!(source.flush().unwrap_err().raw_os_error(), Some(5));
+    let is_told = |error: &io::Error| {
+        ErrorCode::from(error) == ErrorCode::Io && error.to_string().contains("become shorter")
+    };
+    assert!(is_told(&source.flush().unwrap_err()));
     assert_eq!(read(&source, 0, 16).unwrap(), [1; 16]);
-    assert_eq!(read(&source, MIB - 8, 16).unwrap_err().raw_os_error(), Some(5));
+    assert!(is_told(&read(&source, MIB - 8, 16).unwrap_err()));
     assert!(!source.try_read_at(&mut [0; 16], MIB - 8).is_ok_and(|done| done));
-    assert_eq!(source.write_at(&[2], 3 * MIB, false).unwrap_err().raw_os_error(), Some(5));
+    assert!(is_told(&source.write_at(&[2], 3 * MIB, false).unwrap_err()));
     assert_eq!(source.size(), 4 * MIB);
 }
 
