@@ -7,7 +7,7 @@ export MIDPLANE_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target-$(shell rustc -V | tr -dc 'a-z0-9.' | cut -c1-24)
 export CARGO_TERM_COLOR ?= never
 
-PACKAGES := ipmi-mux bmc-sim usb-gadget-drive
+PACKAGES := ipmi-mux bmc-sim usb-gadget-drive midplane
 
 .PHONY: help
 help:
@@ -44,6 +44,7 @@ test-full: lint unit packages
 	tests/check-capture
 	tests/mutants ipmi-mux
 	tests/mutants usb-gadget-drive
+	lib/secure-link/tests/mutants/run
 	tests/conformance/usb-gadget-drive $(CARGO_TARGET_DIR)/release/usb-gadget-drive
 	tests/lab/scenarios --full
 

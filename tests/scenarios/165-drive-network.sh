@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # limit: 180
+# profile: full
 # The network between a blade and its management module drops everything for 3 s, then resets every connection for 3 s,
 # under fio's verification: nobody notices.
 # shellcheck source=lib.sh source-path=SCRIPTDIR

@@ -17,6 +17,7 @@ mod input;
 mod memory;
 mod nbd;
 mod records;
+mod secure_link;
 mod vm_protocol;
 
 pub use config::config;
@@ -25,6 +26,7 @@ pub use drive_config::drive_config;
 pub use drive_disk::drive_disk;
 pub use drive_link::drive_link;
 pub use nbd::{nbd_options, nbd_requests};
+pub use secure_link::{secure_link, true_frames};
 pub use vm_protocol::vm_protocol;
 
 /// Names of the places in the code under test that an input got to.

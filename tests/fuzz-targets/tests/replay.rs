@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
-    Reached, config, devintf, drive_config, drive_link, nbd_options, nbd_requests, vm_protocol,
+    Reached, config, devintf, drive_config, drive_link, nbd_options, nbd_requests, secure_link,
+    vm_protocol,
 };
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
@@ -305,6 +306,34 @@ fn drive_config_corpus() {
             "too deep",
             "wrong type or syntax",
             "not text",
+        ],
+    );
+}
+
+#[test]
+fn secure_link_corpus() {
+    replay(
+        "secure_link",
+        secure_link,
+        &[
+            "opening",
+            "no opening",
+            "hello",
+            "no hello",
+            "refusal",
+            "no refusal",
+            "keyring",
+            "program's keyring",
+            "no keyring",
+            "not text",
+            "roster",
+            "no roster",
+            "handshake",
+            "no handshake",
+            "datagram",
+            "changed datagram",
+            "frame",
+            "changed frame",
         ],
     );
 }

@@ -12,6 +12,7 @@ mod config;
 mod devintf;
 mod drive;
 mod nbd;
+mod secure_link;
 mod vm_protocol;
 
 fn main() {
@@ -20,6 +21,7 @@ fn main() {
     config::write();
     drive::write();
     nbd::write();
+    secure_link::write();
 }
 
 /// Writes one seed after making sure that it gets where its name says; nowhere if `wanted` is empty.
