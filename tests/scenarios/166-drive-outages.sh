@@ -50,3 +50,4 @@ for away in dropped reset server_stopped server_killed agent_stopped agent_kille
     wait_for 60 "after $away for $AWAY s it comes back by itself" is_back
     check "with all that was flushed" stamps verify "$(node 1 data)" $seed stamps$seed
 done
+logged drive-b1 'could not be done for 5 s' || fail "the cause is not told"
