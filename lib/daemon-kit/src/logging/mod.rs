@@ -6,11 +6,12 @@
 //! takes any bytes. Fields carry the prefix `MIDPLANE_`: `journalctl MIDPLANE_PEER=…`.
 //! On standard error an event is one line, with what could steer a terminal escaped.
 
+mod journal;
+
 use std::fmt;
 use std::io::{self, IsTerminal};
 
 use tracing::field::Field;
-use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
@@ -46,16 +47,8 @@ pub fn init(program: &str, verbosity: u8) -> Result<(), LogError> {
     let registry = tracing_subscriber::registry().with(filter);
     let stream = std::env::var("JOURNAL_STREAM").ok();
     if stream.is_some_and(|stream| stderr_is(&stream))
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(journal) = journal::Journal::new(program)
     {
-        let journal = journal
-            .with_syslog_identifier(program.to_owned())
-            .with_field_prefix(Some("MIDPLANE".to_owned()))
-            .with_priority_mappings(PriorityMappings {
-                info: Priority::Informational,
-                debug: Priority::Debug,
-                ..PriorityMappings::new()
-            });
         return Ok(registry.with(journal).try_init()?);
     }
     let terminal = tracing_subscriber::fmt::layer()
