@@ -43,7 +43,7 @@ is_empty() { [[ -z $(lun 0.0 file) ]]; }
 wait_for 15 "after 5 s the drive is ejected" is_empty
 if wait $fio; then fail "fio saw nothing of the loss"; fi
 note "fio got an error"
-agent_log | grep -q '^ejected by force.*could not be done for 5 s' || fail "the cause is not logged: $(agent_log)"
+agent_log | has '^ejected by force.*could not be done for 5 s' || fail "the cause is not logged: $(agent_log)"
 until ((${EPOCHREALTIME/./} - cut > 20000000)); do sleep 0.1; done
 check "the device itself stays for 20 s" no_usb_loss
 start_server disk disk.img

@@ -32,7 +32,7 @@ kill_server disk
 wait_for 5 "the agent notices" logged 'connection to the server lost'
 start_memory
 wait_for 10 "the agent is connected again" logged 'connection to the server is back'
-agent_log | grep -q "is back.*REPLAYED=$((4 << 20))" || fail "not all was written again: $(agent_log)"
+agent_log | has "is back.*REPLAYED=$((4 << 20))" || fail "not all was written again: $(agent_log)"
 blockdev --flushbufs "$nbd"
 [[ $(sum "$disk" $((4 << 20))) == "$(sum image)" ]] || fail "what was acknowledged is lost"
 note "nothing that was acknowledged is lost"
@@ -43,5 +43,5 @@ wait_for 5 "the agent notices again" eval '(($(agent_log | grep -c "server lost"
 truncate -s $((SIZE / 2)) other.img
 start_server disk other.img
 wait_for 15 "an export of another size is another medium" host_sees 'Disk 0.0' $((SIZE / 2))
-agent_log | grep -q 'ejected by force.*the export changed' || fail "the cause is not logged: $(agent_log)"
+agent_log | has 'ejected by force.*the export changed' || fail "the cause is not logged: $(agent_log)"
 check "the host keeps its device" no_usb_loss

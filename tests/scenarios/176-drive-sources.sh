@@ -46,7 +46,7 @@ good=$(node 1 good)
     done
 ) &
 bystander=$!
-in_status() { usb-gadget-drive status | grep -qF -- "$1"; }
+in_status() { usb-gadget-drive status | has -F -- "$1"; }
 
 # Missing.
 mv $SRV/gone.iso $SRV/elsewhere

@@ -37,7 +37,7 @@ slow_down() {
     wait_for 10 "the server is slow now" grep -q "^TracerPid:.*$tracer" "/proc/$(systemctl show -P MainPID usb-gadget-drive)/status"
 }
 state() { # TEXT
-    usb-gadget-drive shares | grep -q "^base .*$1"
+    usb-gadget-drive shares | has "^base .*$1"
 }
 
 check "a client of this machine writes to its overlay" nbdcopy --flush mine.img nbd://127.0.0.1/base

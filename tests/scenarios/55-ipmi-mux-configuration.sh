@@ -31,7 +31,7 @@ serve_fails "${place}[[nodes]]\nname = \"ipmi/1\"\n" '/dev/ipmi/1 exists already
 serve_fails "${place}[bmc]\ndevice = \"/dev/ipmi7\"\n" '/dev/ipmi7: no such device; is the BMC'
 check "the running daemon took no harm" mux_serves
 
-stat -c '%U:%G %a' "$NODE" | grep -qx 'root:midplane 660' || fail "the node is $(stat -c '%U:%G %a' "$NODE")"
+stat -c '%U:%G %a' "$NODE" | has -x 'root:midplane 660' || fail "the node is $(stat -c '%U:%G %a' "$NODE")"
 useradd --no-create-home lab-operator --groups midplane
 useradd --no-create-home lab-reader --groups midplane-read
 useradd --no-create-home lab-stranger

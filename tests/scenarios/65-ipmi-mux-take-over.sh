@@ -65,7 +65,7 @@ grep -q '^take_over = true' "$config" || fail "the shipped configuration has no 
 check "the daemon starts again with take_over" systemctl restart ipmi-mux
 check "the name is the daemon's" is_muxs
 check "the other nodes are served as before" mux_serves
-ipmi-mux status | grep -q '^BMC /dev/ipmi0, taken over from /dev/ipmi-hw/0: reachable' || fail "the status does not tell: $(ipmi-mux status | head -n 2)"
+ipmi-mux status | has '^BMC /dev/ipmi0, taken over from /dev/ipmi-hw/0: reachable' || fail "the status does not tell: $(ipmi-mux status | head -n 2)"
 check "ipmitool sdr without a device goes through it" through ipmitool sdr
 check "FreeIPMI without a device goes through it" through bmc-info --driver-type=OPENIPMI --get-device-id
 check "FreeIPMI without any option goes through it" through bmc-info --get-device-id

@@ -49,7 +49,7 @@ wait_for 20 "when the simulator is back, so is the mux" right
 sed -e 's/@lan@/9021/; s/@vm@/9022/; s/@console@/9023/' /mnt/tests/lab/ipmi_sim/lan.conf >lan.conf
 mkdir -p state
 tail -f /dev/null | ipmi_sim -c lan.conf -f /mnt/tests/lab/ipmi_sim/bmc.emu -s "$PWD/state" >ipmi_sim.log 2>&1 &
-listening() { ss -ltn | grep -q 127.0.0.1:9022; }
+listening() { ss -ltn | has 127.0.0.1:9022; }
 wait_for 20 "ipmi_sim listens" listening
 serve 22 tcp:127.0.0.1:9022
 check "FreeIPMI asks it" bmc-info --driver-type=OPENIPMI --driver-device=/dev/ipmi/22 --get-device-id

@@ -83,7 +83,7 @@ drive() { # BLADE NAME FIELD: of the status
 
 is_drive() { # BLADE NAME STATE [TEXT]: with TEXT in its reason
     [[ $(drive "$1" "$2" state) == "$3" ]] || return 1
-    [[ -z ${4-} ]] || drive "$1" "$2" reason | grep -qF -- "$4"
+    [[ -z ${4-} ]] || drive "$1" "$2" reason | has -F -- "$4"
 }
 
 blades_there() { # NUMBER
@@ -150,7 +150,7 @@ refused() { # STATUS TEXT VERB...: the verb ends with STATUS and says TEXT
 
 logged() { # UNIT TEXT: since this scenario began
     journalctl -u "$1" --since "$BEGAN" -o json --no-pager | jq -r '[.MESSAGE] + [to_entries[] | select(.key | startswith("MIDPLANE_")) |
-        "\(.key[9:])=\(.value)"] | join(" ")' | grep -qF -- "$2"
+        "\(.key[9:])=\(.value)"] | join(" ")' | has -F -- "$2"
 }
 
 start_writer() { # NODE SEED LOG: numbered blocks, until it fails; its process is $writer

@@ -67,7 +67,7 @@ kill_server() { # NAME
 }
 
 logged() { # TEXT
-    agent_log | grep -qF -- "$1"
+    agent_log | has -F -- "$1"
 }
 
 no_usb_loss() {

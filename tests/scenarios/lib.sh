@@ -8,6 +8,10 @@
 set -euo pipefail
 set -E
 
+has() { # as grep -q, but reads to the end: what writes into a closed pipe fails
+    grep "$@" >/dev/null
+}
+
 _catch_errors() {
     trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
 }

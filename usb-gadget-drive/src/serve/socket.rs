@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, getpeername, recv, send,
@@ -22,6 +23,7 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
+    send_timeout: Duration,
     /// When `recv` gives up. However little comes at a time, it is not put off.
     deadline: Mutex<Option<Instant>>,
 }
@@ -32,8 +34,12 @@ impl Socket {
     /// # Errors
     /// It is no socket.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Self::with_timeout(fd, SEND_TIMEOUT)
+    }
+
+    fn with_timeout(fd: OwnedFd, send_timeout: Duration) -> io::Result<Self> {
         let family = sockopt::socket_domain(&fd)?;
-        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(SEND_TIMEOUT))?;
+        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(send_timeout))?;
         // Its buffers stay as they are: megabytes on their way through a Unix socket leave the processor's cache before
         // they are read, which costs a third more than the changes of task that they spare.
         if family != AddressFamily::UNIX {
@@ -44,7 +50,7 @@ impl Socket {
             sockopt::set_tcp_keepintvl(&fd, interval)?;
             sockopt::set_tcp_keepcnt(&fd, count)?;
         }
-        Ok(Self { fd, deadline: Mutex::default() })
+        Ok(Self { fd, send_timeout, deadline: Mutex::default() })
     }
 
     /// Where the other end is; none of a Unix socket.
@@ -102,14 +108,27 @@ impl Socket {
     /// `TimedOut` when the peer read nothing for [`SEND_TIMEOUT`], and the kernel's.
     pub fn send_all(&self, mut buf: &[u8]) -> io::Result<()> {
         while !buf.is_empty() {
+            let begin = Instant::now();
             match send(&self.fd, buf, SendFlags::NOSIGNAL) {
-                Ok(sent) => buf = &buf[sent..],
+                Ok(sent) => {
+                    buf = &buf[sent..];
+                    // A part fitted in before the wait, which was then in vain.
+                    if !buf.is_empty() && begin.elapsed() >= self.send_timeout && !self.writable()? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
+    }
+
+    /// Whether the peer has read enough for more to be sent.
+    fn writable(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
+        Ok(poll(&mut fds, Some(&Timespec::default()))? > 0)
     }
 
     /// Ends both directions, for whichever threads are in `recv` or `send` too.
@@ -125,6 +144,24 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn who_reads_nothing_is_waited_for_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let wait = Duration::from_millis(300);
+        let socket = Socket::with_timeout(listener.accept().unwrap().0.into(), wait).unwrap();
+        let begin = Instant::now();
+        let error = loop {
+            if let Err(error) = socket.send_all(&[0; 1 << 20]) {
+                break error;
+            }
+        };
+        // The kernel finds room for a little more after each wait, which is no reading.
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() < 2 * wait, "{:?}", begin.elapsed());
+        drop(theirs);
+    }
 
     #[test]
     fn a_deadline_is_not_put_off_by_a_trickle() {
