@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Records: how they get from their owner to everybody.
+//!
+//! A member pushes what is new over its links, one push at a time to each peer: who reads slowly gets fewer and
+//! larger pushes, and holds up nobody. A new link goes on from what the peer has.
+
+use secure_link::Name;
+
+use super::peer::{Link, LinkId, Why};
+use super::records::Mirror;
+use super::{Action, Core, Notice};
+use crate::wire::{Life, Message, Micros, Push, Welcome};
+
+impl Core {
+    pub(super) fn said(&mut self, now: Micros, name: &Name, id: LinkId, message: Message) {
+        self.heard(now, name, id);
+        let Some(peer) = self.peers.get_mut(name).filter(|peer| peer.link_id() == Some(id)) else {
+            return;
+        };
+        let welcomed = peer.welcomed().is_some();
+        match message {
+            Message::Welcome(welcome) => self.welcome(now, name, &welcome),
+            Message::Push(push) => self.follow(now, name, push),
+            Message::Again if welcomed => {
+                peer.sent = None;
+                self.push(name);
+            }
+            Message::Leaving => self.remove(now, name, Why::Left),
+            // Before it has welcomed, nothing is acted on; the rest is the shell's.
+            _ => {}
+        }
+    }
+
+    fn welcome(&mut self, now: Micros, name: &Name, welcome: &Welcome) {
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        if peer.life.is_some_and(|known| older(welcome.life, known)) {
+            // It has been told what is known, raises its epoch and welcomes again.
+            self.counters.stale += 1;
+            return;
+        }
+        let again = peer.welcomed().is_some();
+        if let Link::Up { welcomed, .. } = &mut peer.link {
+            *welcomed = true;
+        }
+        if peer.life != Some(welcome.life) {
+            peer.life = Some(welcome.life);
+            peer.beats = Default::default();
+            peer.offset = super::clock::Offset::default();
+            let mirror = peer.mirror.take();
+            peer.mirror = Some(match mirror {
+                Some(mirror) => mirror.renewed(welcome.life),
+                None => Mirror::new(welcome.life),
+            });
+        }
+        peer.wants = welcome.wants;
+        peer.sent = welcome.have.filter(|have| have.0 == self.life).map(|have| have.1);
+        if peer.sent.is_some_and(|sent| sent < self.records.version()) {
+            self.counters.repaired += 1;
+        }
+        let other = welcome.manager.is_some() && welcome.manager != self.manager;
+        if other && !again && self.sees_besides(name) < welcome.sees {
+            // The larger part of the group keeps its manager for now.
+            self.eligibility.hold_down(now);
+            self.elect(now);
+        }
+        if let Some(yours) = welcome.yours.filter(|yours| older(self.life, *yours)) {
+            self.raise(yours.epoch);
+        }
+        self.push(name);
+        self.send_beat(now, name, false);
+    }
+
+    /// A later life of this member is known, which its disk does not remember: it begins another.
+    fn raise(&mut self, known: u64) {
+        let epoch = known.saturating_add(1);
+        if self.raising.is_none_or(|raising| raising < epoch) {
+            self.raising = Some(epoch);
+            self.out.push(Action::Persist(epoch));
+        }
+    }
+
+    pub(super) fn persisted(&mut self, epoch: u64) {
+        if self.raising != Some(epoch) {
+            return;
+        }
+        self.raising = None;
+        self.life.epoch = epoch;
+        for (name, peer) in &mut self.peers {
+            let Link::Up { id, .. } = peer.link else { continue };
+            peer.sent = None;
+            let welcome = Welcome {
+                life: self.life,
+                yours: peer.life,
+                have: peer.mirror.as_ref().and_then(Mirror::have),
+                wants: self.options.replication == super::Replication::All,
+                manager: None,
+                sees: 0,
+            };
+            self.out.push(Action::Send(name.clone(), id, Message::Welcome(welcome)));
+        }
+        self.push_all();
+    }
+
+    fn follow(&mut self, now: Micros, name: &Name, push: Push) {
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        let Some((id, mirror)) = peer.welcomed().zip(peer.mirror.as_mut()) else { return };
+        if push.life != mirror.life() {
+            self.counters.stale += 1;
+            return;
+        }
+        match mirror.follow(push) {
+            Ok(()) => {
+                peer.behind = None;
+                self.out.push(Action::Tell(Notice::Records(name.clone())));
+            }
+            Err(super::records::Wrong::Gap) => {
+                self.counters.repaired += 1;
+                self.out.push(Action::Send(name.clone(), id, Message::Again));
+            }
+            Err(_) => self.remove(now, name, Why::Misbehaved),
+        }
+    }
+
+    pub(super) fn push_all(&mut self) {
+        for name in self.peers.keys().cloned().collect::<Vec<_>>() {
+            self.push(&name);
+        }
+    }
+
+    /// Sends a peer what it does not have, unless the last push is still on its way.
+    pub(super) fn push(&mut self, name: &Name) {
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        let Some(id) = peer.welcomed().filter(|_| peer.wants && !peer.pushing) else { return };
+        if self.raising.is_some() {
+            return;
+        }
+        let Some(push) = self.records.push(self.life, peer.sent) else { return };
+        (peer.sent, peer.pushing) = (Some(push.to), true);
+        self.out.push(Action::Send(name.clone(), id, Message::Push(push)));
+    }
+
+    pub(super) fn pushed(&mut self, name: &Name, id: LinkId) {
+        if let Some(peer) = self.peers.get_mut(name).filter(|peer| peer.link_id() == Some(id)) {
+            peer.pushing = false;
+            self.push(name);
+        }
+    }
+}
+
+/// Whether a life cannot be the member's newest when another is known: its epoch is lower, or was
+/// used before.
+fn older(life: Life, known: Life) -> bool {
+    life.epoch < known.epoch || (life.epoch == known.epoch && life.nonce != known.nonce)
+}
