@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use group::core::{Action, Notice, Redirect, Why, timing};
 use group::wire::{Message, Micros};
 
+use crate::network::NETWORKS;
 use crate::node::{name, number};
 use crate::world::World;
 
@@ -21,8 +22,10 @@ pub struct Checks {
     circle: Vec<Option<Micros>>,
     /// Since when each has been the manager by its own word.
     active: Vec<Option<Micros>>,
-    /// When each was last gone, to its own program's end.
-    gone: Vec<Micros>,
+    /// When each was last there.
+    there: Vec<Micros>,
+    /// When packets last got from one to another.
+    reached: BTreeMap<(usize, usize), Micros>,
 }
 
 impl Checks {
@@ -31,7 +34,8 @@ impl Checks {
             both_active: BTreeMap::new(),
             circle: vec![None; count],
             active: vec![None; count],
-            gone: vec![0; count],
+            there: vec![0; count],
+            reached: BTreeMap::new(),
         }
     }
 }
@@ -139,7 +143,12 @@ impl World {
             let since = self.checks.active[of].unwrap_or(self.now);
             self.checks.active[of] = self.is_active(of).then_some(since);
             if self.nodes[of].core.is_some() {
-                self.checks.gone[of] = self.now;
+                self.checks.there[of] = self.now;
+            }
+            for to in 0..count {
+                if (0..NETWORKS).any(|network| self.network.open(of, to, network)) {
+                    self.checks.reached.insert((of, to), self.now);
+                }
             }
         }
         for one in 0..count {
@@ -189,7 +198,7 @@ impl World {
         Ok(())
     }
 
-    /// Who is dead is not here, even if somebody sends its beats again.
+    /// Who is dead or cut off is not here, even if somebody sends its beats again.
     fn look_at_the_gone(&mut self, of: usize) -> Result<(), String> {
         let node = &self.nodes[of];
         let Some(core) = node.core.as_ref().filter(|_| node.awake(self.now)) else { return Ok(()) };
@@ -199,9 +208,16 @@ impl World {
         }
         for member in core.status(node.clock(self.now)).members {
             let peer = number(&member.name);
-            let dead = self.nodes[peer].core.is_none() && self.checks.gone[peer] < calm;
+            let dead = self.nodes[peer].core.is_none() && self.checks.there[peer] < calm;
             if dead && member.away.is_none() {
                 return Err(format!("{of} still sees {peer}, which is gone"));
+            }
+            // Either way is enough: both know that they have lost each other.
+            let cut = |path: &(usize, usize)| {
+                self.checks.reached.get(path).is_none_or(|last| *last < calm)
+            };
+            if [(of, peer), (peer, of)].iter().any(cut) && member.away.is_none() {
+                return Err(format!("{of} still sees {peer}, which it does not reach"));
             }
         }
         Ok(())

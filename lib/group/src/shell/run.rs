@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The task with the core.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use secure_link::{DatagramId, DatagramOpener, DatagramSealer, Gate, KeyId, Name, NodeId};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use super::identity::Identity;
+use super::link::{Link, Outlets};
+use super::sockets::Sockets;
+use super::{
+    Call, Command, Happened, MAX_HAPPENED, Options, Received, SendError, StartError, epoch,
+};
+use crate::core::{Action, Core, Event, LinkId, Listed, Notice, timing};
+use crate::list::{List, Resolved, Watched};
+use crate::wire::{Life, Message, Micros};
+
+/// Between two looks at the files, and attempts to listen.
+const LOOK: Duration = Duration::from_secs(2);
+/// Between two resolutions of host names.
+const RESOLVE: Duration = Duration::from_secs(60);
+/// What the shell holds of a member.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub(super) addresses: Vec<Option<std::net::IpAddr>>,
+    pub(super) link: Option<Link>,
+    /// Who is at the other end of the link, and by which key it was let in.
+    pub(super) admitted: Option<(NodeId, KeyId)>,
+    /// When the link was made, if this end connected: then it makes the next too.
+    pub(super) dialled: Option<Instant>,
+    pub(super) datagrams: Option<(DatagramSealer, DatagramOpener)>,
+    pub(super) connecting: bool,
+    pub(super) complained: Option<Instant>,
+}
+
+/// A call that is not answered yet.
+pub(super) struct Unanswered {
+    pub(super) to: Name,
+    pub(super) link: LinkId,
+    pub(super) answer: oneshot::Sender<Result<Vec<u8>, SendError>>,
+}
+
+/// A member.
+pub(super) struct Member {
+    pub(super) options: Options,
+    pub(super) core: Core,
+    pub(super) identity: Identity,
+    pub(super) list: Watched,
+    pub(super) named: List,
+    pub(super) sockets: Sockets,
+    pub(super) peers: BTreeMap<Name, Peer>,
+    pub(super) sessions: BTreeMap<DatagramId, Name>,
+    pub(super) gate: Gate,
+    pub(super) next_link: LinkId,
+    pub(super) next_call: u64,
+    pub(super) calls: BTreeMap<u64, Unanswered>,
+    pub(super) notices: broadcast::Sender<Notice>,
+    pub(super) outlets: Outlets,
+    pub(super) happened: Option<mpsc::Receiver<Happened>>,
+    pub(super) resolved: Instant,
+}
+
+fn boot_clock() -> Micros {
+    let time = clock_gettime(ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
+fn wall_clock() -> i64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+}
+
+impl Member {
+    pub async fn new(
+        options: Options,
+        notices: broadcast::Sender<Notice>,
+        messages: mpsc::Sender<Received>,
+        calls: mpsc::Sender<Call>,
+    ) -> Result<Self, StartError> {
+        let identity = Identity::load(&options.store, &options.program, &options.node)?
+            .ok_or_else(|| StartError::NoKey(options.program.clone()))?;
+        let own = identity.local.name.clone();
+        let mut list = Watched::new(&options.list);
+        let named = list.changed()?.unwrap_or_default();
+        if !named.member.iter().any(|member| member.name == own) {
+            return Err(StartError::NotListed { name: own, list: options.list });
+        }
+        let mut nonce = [0; 8];
+        getrandom::fill(&mut nonce)?;
+        let life = Life { epoch: epoch::next(&options.state)?, nonce: u64::from_le_bytes(nonce) };
+        let (replication, leads) = (options.replication, options.leads);
+        let core_options = crate::core::Options { own, life, replication, leads };
+        let (happened, happens) = mpsc::channel(MAX_HAPPENED);
+        let mut member = Self {
+            core: Core::new(core_options, boot_clock(), wall_clock()),
+            identity,
+            list,
+            sockets: Sockets::new(options.port, happened.clone()),
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            gate: Gate::default(),
+            next_link: 1,
+            next_call: 1,
+            calls: BTreeMap::new(),
+            notices,
+            outlets: Outlets { happened, messages, calls },
+            happened: Some(happens),
+            resolved: Instant::now(),
+            options,
+            named,
+        };
+        let resolved = member.named.resolve().await;
+        member.take_list(resolved).await;
+        Ok(member)
+    }
+
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let Some(mut happened) = self.happened.take() else { return };
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let wait = Duration::from_micros(self.core.next().saturating_sub(boot_clock()));
+            tokio::select! {
+                Some(what) = happened.recv() => self.happen(what).await,
+                command = commands.recv() => match command {
+                    Some(Command::Leave(done)) => {
+                        self.tell(Event::Leave);
+                        // Writers go on until what they have is written.
+                        self.peers.clear();
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(command) => self.command(command).await,
+                    // Nobody holds a handle any more.
+                    None => return,
+                },
+                () = tokio::time::sleep(wait) => self.tell(Event::Tick),
+                _ = look.tick() => self.look().await,
+            }
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        let actions = self.core.handle(boot_clock(), event);
+        self.act(actions);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Connect(name) => self.connect(name),
+                Action::Knock(name) => self.knock(name),
+                Action::Ask(name) => self.ask(&name),
+                Action::Send(name, id, message) => self.send(&name, id, &message),
+                Action::Beat(name, beat) => self.beat(&name, &beat),
+                Action::Close(name, id) => self.close(&name, id),
+                Action::Persist(epoch) => self.persist(epoch),
+                Action::Tell(notice) => self.notice(notice),
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match &notice {
+            Notice::Here(member) => info!(%member, "a member is here"),
+            Notice::Away(member, why) => {
+                info!(%member, ?why, "a member is away");
+                self.forget_session(member);
+            }
+            Notice::Manager(manager) => {
+                let manager = manager.as_ref().map_or("-", Name::as_str);
+                info!(manager, "the active manager");
+            }
+            Notice::Records(_) => {}
+        }
+        // Nobody may listen.
+        let _ = self.notices.send(notice);
+    }
+
+    fn persist(&mut self, epoch: u64) {
+        let (state, to) = (self.options.state.clone(), self.outlets.happened.clone());
+        warn!(epoch, "the others know of a later life of this member: its disk was set back");
+        tokio::task::spawn_blocking(move || match epoch::store(&state, epoch) {
+            Ok(()) => {
+                let _ = to.blocking_send(Happened::Persisted(epoch));
+            }
+            // Its records are believed by nobody until it succeeds, with the next welcome.
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "no epoch"),
+        });
+    }
+
+    async fn happen(&mut self, what: Happened) {
+        match what {
+            Happened::Connected(name, connected) => self.connected(name, connected),
+            Happened::Knocked(peer, refused) => {
+                if refused {
+                    self.tell(Event::NotLinked { peer, refused });
+                }
+            }
+            Happened::Came(stream, from) => self.came(stream, from),
+            Happened::Accepted(place, session) => {
+                self.gate.leave(place);
+                if let Some(session) = session {
+                    self.linked(*session, false);
+                }
+            }
+            Happened::Datagram(network, from, bytes) => self.datagram(network, from, bytes),
+            Happened::Said(name, id, message) => match *message {
+                Message::Answer(number, bytes) => {
+                    self.tell(Event::Heard(name, id));
+                    if self.calls.get(&number).is_some_and(|call| call.link == id)
+                        && let Some(call) = self.calls.remove(&number)
+                    {
+                        let _ = call.answer.send(Ok(bytes));
+                    }
+                }
+                message => self.tell(Event::Message(name, id, message)),
+            },
+            Happened::Heard(name, id) => self.tell(Event::Heard(name, id)),
+            Happened::Written(name, id) => self.tell(Event::Sent(name, id)),
+            Happened::Answered(name, id, answer) => self.send(&name, id, &answer),
+            Happened::Over(name, id, why) => {
+                let current = self.peers.get(&name).and_then(|peer| peer.link.as_ref());
+                if current.is_some_and(|link| link.id == id) {
+                    debug!(member = %name, why, "a link is over");
+                    self.over(name, id);
+                }
+            }
+            Happened::Resolved(list) => self.take_list(list).await,
+            Happened::Persisted(epoch) => self.tell(Event::Persisted(epoch)),
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Core(work) => {
+                let actions = work(&mut self.core, boot_clock());
+                self.act(actions);
+            }
+            Command::Send(name, bytes, answer) => {
+                let sent = self.to_program(&name, bytes.len(), || Message::Program(bytes));
+                let _ = answer.send(sent.map(drop));
+            }
+            Command::Call(name, bytes, answer) => {
+                let number = self.next_call;
+                self.next_call += 1;
+                match self.to_program(&name, bytes.len(), || Message::Call(number, bytes)) {
+                    Ok(link) => {
+                        // Who gave up waiting makes room.
+                        self.calls.retain(|_, call| !call.answer.is_closed());
+                        self.calls.insert(number, Unanswered { to: name, link, answer });
+                    }
+                    Err(error) => {
+                        let _ = answer.send(Err(error));
+                    }
+                }
+            }
+            Command::Reload => self.look().await,
+            Command::Leave(_) => {}
+        }
+    }
+
+    /// Looks whether files have changed, and links have grown old.
+    async fn look(&mut self) {
+        match self.identity.reload() {
+            Ok(true) => self.shut_out(),
+            Ok(false) => {}
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "keys cannot be read"),
+        }
+        match self.list.changed() {
+            Ok(Some(list)) => {
+                self.named = list;
+                self.resolve();
+            }
+            Ok(None) if self.resolved.elapsed() >= RESOLVE => self.resolve(),
+            Ok(None) => {}
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "the list stays as it was");
+            }
+        }
+        self.listen().await;
+        let renew = Duration::from_micros(timing::RENEW);
+        let old = self.peers.iter().filter(|(_, peer)| {
+            !peer.connecting && peer.dialled.is_some_and(|at| at.elapsed() >= renew)
+        });
+        for name in old.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.connect(name);
+        }
+    }
+
+    fn resolve(&mut self) {
+        self.resolved = Instant::now();
+        let (list, to) = (self.named.clone(), self.outlets.happened.clone());
+        tokio::spawn(async move {
+            let resolved = list.resolve().await;
+            let _ = to.send(Happened::Resolved(resolved)).await;
+        });
+    }
+
+    async fn take_list(&mut self, list: Vec<Resolved>) {
+        let listed = |name: &Name| list.iter().any(|member| member.name == *name);
+        for name in self.peers.keys().filter(|name| !listed(name)).cloned().collect::<Vec<_>>() {
+            self.forget_session(&name);
+            if let Some(link) = self.peers.remove(&name).and_then(|peer| peer.link) {
+                self.fail_calls(link.id);
+            }
+        }
+        let mut ranked = vec![];
+        for Resolved { name, addresses } in list {
+            let peer = self.peers.entry(name.clone()).or_default();
+            for (at, address) in addresses.into_iter().enumerate() {
+                if peer.addresses.len() <= at {
+                    peer.addresses.push(None);
+                }
+                // A name that is not known for a while stays where it was.
+                peer.addresses[at] = address.or(peer.addresses[at]);
+            }
+            match peer.addresses.first().copied().flatten() {
+                Some(address) => ranked.push(Listed { name, address }),
+                None => warn!(member = %name, "left out: its first address is not known"),
+            }
+        }
+        self.tell(Event::List(ranked));
+        self.listen().await;
+    }
+
+    async fn listen(&mut self) {
+        let own = self.peers.get(&self.identity.local.name);
+        let own = own.map(|own| own.addresses.clone()).unwrap_or_default();
+        self.sockets.listen(&own).await;
+    }
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Command")
+    }
+}

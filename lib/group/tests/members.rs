@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Members as they run, with real sockets and files, on loopback addresses of their own.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use group::core::records::Change;
+use group::core::{Replication, Status, Why};
+use group::shell::{Group, Incoming, Options, SendError, StartError};
+use group::wire::Class;
+use secure_link::{GroupKey, Hello, Keyring, Name, NodeKey, Roster, Store};
+use tempfile::TempDir;
+
+/// Waits for a condition.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Machine {
+    folder: TempDir,
+    name: Name,
+    node: NodeKey,
+    address: String,
+    port: u16,
+    group: Option<(Group, Incoming)>,
+}
+
+fn program() -> Name {
+    "smbus-monitor".parse().unwrap()
+}
+
+/// Machines in a group, each with all others pinned; `net` keeps the addresses of tests apart.
+fn machines(net: u8, count: u8) -> Vec<Machine> {
+    let key = GroupKey::generate().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let machines: Vec<Machine> = (1..=count)
+        .map(|number| Machine {
+            folder: tempfile::tempdir().unwrap(),
+            name: format!("blade{number}").parse().unwrap(),
+            node: NodeKey::generate().unwrap(),
+            address: format!("127.{net}.0.{number}"),
+            port: free.port(),
+            group: None,
+        })
+        .collect();
+    let list: String = machines
+        .iter()
+        .map(|m| format!("[[member]]\nname = '{}'\naddresses = ['{}']\n", m.name, m.address))
+        .collect();
+    for machine in &machines {
+        let root = machine.folder.path();
+        let keyring = Keyring::new("rack".parse().unwrap(), machine.name.clone(), key.clone());
+        machine.store().set_keyring(&keyring, &[(program(), None)]).unwrap();
+        machine.store().set_roster(&roster(&machines, machine, &keyring)).unwrap();
+        std::fs::write(root.join("group.toml"), &list).unwrap();
+        std::fs::create_dir(root.join("state")).unwrap();
+    }
+    machines
+}
+
+fn roster(all: &[Machine], own: &Machine, keyring: &Keyring) -> Roster {
+    let mut roster = Roster::default();
+    for other in all.iter().filter(|other| other.name != own.name) {
+        let (name, keys) = (other.name.clone(), keyring.state());
+        let hello = Hello { name, addresses: vec![], keys, note: vec![] };
+        roster.pin((own.node.public(), &own.name), other.node.public(), &hello).unwrap();
+    }
+    roster
+}
+
+impl Machine {
+    fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn store(&self) -> Store {
+        Store::below(self.root())
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            program: program(),
+            port: self.port,
+            list: self.root().join("group.toml"),
+            state: self.root().join("state"),
+            store: self.store(),
+            node: self.node.clone(),
+            replication: Replication::All,
+            leads: true,
+        }
+    }
+
+    async fn start(&mut self) {
+        self.group = Some(Group::start(self.options()).await.unwrap());
+    }
+
+    fn group(&self) -> &Group {
+        &self.group.as_ref().unwrap().0
+    }
+
+    fn incoming(&mut self) -> &mut Incoming {
+        &mut self.group.as_mut().unwrap().1
+    }
+
+    async fn status(&self) -> Status {
+        self.group().status().await.unwrap()
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&Status) -> bool) {
+        let wait = async {
+            while !is(&self.status().await) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(LIMIT, wait).await;
+        assert!(waited.is_ok(), "{}: {what}: {:#?}", self.name, self.status().await);
+    }
+}
+
+async fn all_see(machines: &[Machine], count: usize, manager: &str) {
+    for machine in machines.iter().filter(|machine| machine.group.is_some()) {
+        let manager: Name = manager.parse().unwrap();
+        let whole = |s: &Status| s.sees == count && s.manager.as_ref() == Some(&manager);
+        machine.until("all are here", whole).await;
+    }
+}
+
+#[tokio::test]
+async fn members_find_one_another_follow_each_others_records_and_replace_the_manager() {
+    let mut machines = machines(11, 3);
+    for machine in &mut machines {
+        machine.start().await;
+    }
+    all_see(&machines, 3, "blade1").await;
+
+    let set = |text: &str| {
+        let key = "fan 1".parse().unwrap();
+        vec![Change::Set(key, Class::Dynamic, text.as_bytes().into())]
+    };
+    machines[2].group().change(set("4200 rpm")).await.unwrap();
+    let third: Name = "blade3".parse().unwrap();
+    let read = |group: &Group| {
+        let (group, owner) = (group.clone(), third.clone());
+        async move {
+            let value = group.look(move |core, _| {
+                let records = core.records(&owner)?;
+                let value = records.iter().next()?.value.to_vec();
+                Some((records.current, String::from_utf8(value).unwrap()))
+            });
+            value.await.unwrap()
+        }
+    };
+    for machine in &machines[..2] {
+        machine.until("records come", |s| s.members.iter().any(|m| m.records == 1)).await;
+        assert_eq!(read(machine.group()).await, Some((true, "4200 rpm".to_owned())));
+    }
+
+    // Words of the program, and questions.
+    let second: Name = "blade2".parse().unwrap();
+    machines[0].group().send(&second, b"hello".to_vec()).await.unwrap();
+    assert_eq!(machines[1].incoming().messages.recv().await.unwrap().bytes, b"hello");
+    let (asking, asked) = (machines[0].group().clone(), second.clone());
+    let call = tokio::spawn(async move { asking.call(&asked, b"how are you".to_vec()).await });
+    let question = machines[1].incoming().calls.recv().await.unwrap();
+    assert_eq!((question.from.as_str(), &question.bytes[..]), ("blade1", &b"how are you"[..]));
+    question.answer(b"well".to_vec()).await;
+    assert_eq!(call.await.unwrap(), Ok(b"well".to_vec()));
+
+    // The manager stops, and says so.
+    machines[0].group().leave().await;
+    machines[0].group = None;
+    all_see(&machines, 2, "blade2").await;
+    let left = |s: &Status| s.members[0].away == Some(Why::Left);
+    machines[1].until("it has said so", left).await;
+    let gone = machines[1].group().send(&"blade1".parse().unwrap(), vec![]).await;
+    assert!(matches!(gone, Err(SendError::Away(_))), "{gone:?}");
+    // It comes back, and is not the manager at once; its epoch is the next one.
+    machines[0].start().await;
+    all_see(&machines, 3, "blade2").await;
+    assert_eq!(machines[0].status().await.life.epoch, 2);
+
+    // Who is gone leaves what was last known of it.
+    machines[2].group = None;
+    all_see(&machines, 2, "blade2").await;
+    assert_eq!(read(machines[1].group()).await, Some((false, "4200 rpm".to_owned())));
+}
+
+#[tokio::test]
+async fn who_is_shut_out_is_gone_at_once_and_who_has_another_key_never_comes() {
+    let mut ours = machines(12, 3);
+    let mut stranger = machines(12, 3).remove(2);
+    stranger.port = ours[0].port;
+    for machine in &mut ours[..2] {
+        machine.start().await;
+    }
+    stranger.start().await;
+    all_see(&ours, 2, "blade1").await;
+    assert_eq!(stranger.status().await.sees, 1);
+
+    let node = ours[1].node.public().id();
+    let mut roster = ours[0].store().roster().unwrap();
+    assert!(roster.revoke(node));
+    ours[0].store().set_roster(&roster).unwrap();
+    ours[0].group().reload().await.unwrap();
+    ours[0].until("it is shut out", |s| s.members[0].away == Some(Why::Revoked)).await;
+    ours[1].until("it notices", |s| s.sees == 1).await;
+    assert_eq!(stranger.status().await.sees, 1);
+}
+
+#[tokio::test]
+async fn a_member_that_the_list_does_not_name_takes_no_part() {
+    let mut machines = machines(13, 2);
+    for machine in &mut machines {
+        machine.start().await;
+    }
+    all_see(&machines, 2, "blade1").await;
+    let short = "[[member]]\nname = 'blade1'\naddresses = ['127.13.0.1']\n";
+    std::fs::write(machines[0].root().join("group.toml"), short).unwrap();
+    machines[0].group().reload().await.unwrap();
+    machines[0].until("the list is read again", |s| s.of == 1 && s.sees == 1).await;
+    machines[1].until("the other is alone", |s| s.sees == 1).await;
+
+    machines[1].group = None;
+    std::fs::write(machines[1].root().join("group.toml"), short).unwrap();
+    let error = Group::start(machines[1].options()).await.unwrap_err();
+    assert!(matches!(error, StartError::NotListed { .. }), "{error}");
+    std::fs::remove_file(machines[1].root().join("etc/midplane/keys/smbus-monitor.key")).unwrap();
+    let error = Group::start(machines[1].options()).await.unwrap_err();
+    assert!(matches!(error, StartError::NoKey(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_set_back_is_noticed() {
+    let mut machines = machines(14, 2);
+    for _ in 0..3 {
+        machines[1].start().await;
+        machines[1].group = None;
+    }
+    for machine in &mut machines {
+        machine.start().await;
+    }
+    all_see(&machines, 2, "blade1").await;
+    assert_eq!(machines[1].status().await.life.epoch, 4);
+    machines[1].group().leave().await;
+    std::fs::write(machines[1].root().join("state/epoch"), "1\n").unwrap();
+    machines[1].start().await;
+    machines[1].until("a later epoch is taken", |s| s.life.epoch == 5).await;
+    all_see(&machines, 2, "blade1").await;
+    assert_eq!(std::fs::read_to_string(machines[1].root().join("state/epoch")).unwrap(), "5\n");
+}
