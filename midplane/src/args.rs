@@ -9,7 +9,7 @@ use secure_link::{Name, Store};
 
 /// Sets a machine up as a member of a group.
 #[derive(Debug, Parser)]
-#[command(name = "midplane", version, after_help = "Manual: midplane-key(1)")]
+#[command(name = "midplane", version, after_help = "Manuals: midplane-key(1), midplane-status(1)")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -19,6 +19,9 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The group as each program on this machine sees it
+    #[command(after_help = "Manual: midplane-status(1)")]
+    Status(GroupStatusArgs),
     /// The keys by which the machines of a group know one another
     #[command(after_help = "Manual: midplane-key(1)")]
     Key {
@@ -45,6 +48,20 @@ impl RootArg {
     pub fn store(&self) -> Store {
         self.root.as_deref().map_or_else(Store::default, Store::below)
     }
+}
+
+/// How to show the group.
+#[derive(Debug, Args)]
+pub struct GroupStatusArgs {
+    /// Answer in JSON; with --watch, a line each time
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again each second, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Where the programs' folders with their control sockets are
+    #[arg(long, value_name = "DIR", default_value = "/run/midplane")]
+    pub sockets: PathBuf,
 }
 
 /// What to do with keys.

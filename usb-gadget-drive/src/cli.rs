@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use daemon_kit::client::{Client, ClientError};
 use daemon_kit::table::Table;
+use daemon_kit::utc::date_time;
 use serde::Serialize;
 
 use crate::agent;
@@ -239,5 +240,5 @@ pub fn age(seconds: u64) -> String {
 }
 
 fn date(unix: u64) -> String {
-    crate::arbiter::utc(unix)
+    format!("{} UTC", date_time(unix))
 }

@@ -25,3 +25,4 @@ pub mod metrics;
 pub mod notify;
 pub mod signals;
 pub mod table;
+pub mod utc;

@@ -13,6 +13,8 @@
 
 pub mod core;
 pub mod list;
+pub mod report;
+pub mod settings;
 pub mod shell;
 pub mod wire;
 

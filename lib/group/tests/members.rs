@@ -143,16 +143,19 @@ async fn members_find_one_another_follow_each_others_records_and_replace_the_man
         async move {
             let value = group.look(move |core, _| {
                 let records = core.records(&owner)?;
-                let value = records.iter().next()?.value.to_vec();
+                let value = records.iter().find(|r| r.key.as_str() == "fan 1")?.value.to_vec();
                 Some((records.current, String::from_utf8(value).unwrap()))
             });
             value.await.unwrap()
         }
     };
     for machine in &machines[..2] {
-        machine.until("records come", |s| s.members.iter().any(|m| m.records == 1)).await;
+        machine.until("records come", |s| s.members.iter().any(|m| m.records == 2)).await;
         assert_eq!(read(machine.group()).await, Some((true, "4200 rpm".to_owned())));
     }
+
+    let others = |s: &Status| s.members.iter().all(|m| m.sees_whom.len() == 2);
+    machines[0].until("each tells whom it sees", others).await;
 
     // Words of the program, and questions.
     let second: Name = "blade2".parse().unwrap();
@@ -226,6 +229,32 @@ async fn a_member_that_the_list_does_not_name_takes_no_part() {
     std::fs::remove_file(machines[1].root().join("etc/midplane/keys/smbus-monitor.key")).unwrap();
     let error = Group::start(machines[1].options()).await.unwrap_err();
     assert!(matches!(error, StartError::NoKey(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_member_that_is_new_is_pinned_for_good_if_the_list_names_it() {
+    let mut machines = machines(15, 3);
+    for machine in &mut machines {
+        machine.store().set_roster(&Roster::default()).unwrap();
+        machine.start().await;
+    }
+    all_see(&machines, 3, "blade1").await;
+    // Another machine with the group key and the name of one that is away.
+    machines[2].group().leave().await;
+    machines[2].node = NodeKey::generate().unwrap();
+    machines[2].start().await;
+    all_see(&machines[..2], 2, "blade1").await;
+    assert_eq!(machines[2].status().await.sees, 1);
+    // The old one is forgotten: the new one takes its place.
+    for machine in &machines[..2] {
+        let met = secure_link::Met::new(&machine.root().join("state"));
+        let mut roster = met.load().unwrap();
+        let id = roster.by_name(&"blade3".parse().unwrap()).unwrap().key.id();
+        roster.forget(id);
+        met.store(&roster).unwrap();
+        machine.group().reload().await.unwrap();
+    }
+    all_see(&machines, 3, "blade1").await;
 }
 
 #[tokio::test]

@@ -54,4 +54,4 @@ pub use refusal::Refusal;
 pub use roster::{Member, Newcomers, Roster, Standing};
 pub use rotation::{Next, Order, Rotation, Step};
 pub use session::{OpenError, Opener, Peer, Piece, Sealer, Session};
-pub use store::Store;
+pub use store::{Met, Store};

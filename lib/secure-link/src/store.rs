@@ -222,6 +222,19 @@ impl Store {
         Ok(found(read)?.unwrap_or_default())
     }
 
+    /// What the programs of this machine have met.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn met(&self) -> Result<Vec<Met>> {
+        let folders = match std::fs::read_dir(&self.state) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            folders => folders.map_err(at(&self.state))?,
+        };
+        let folders = folders.filter_map(|entry| Some(entry.ok()?.path()));
+        Ok(folders.map(|folder| Met::new(&folder)).filter(|met| met.0.is_file()).collect())
+    }
+
     /// Stores the members.
     ///
     /// # Errors
@@ -229,6 +242,45 @@ impl Store {
     pub fn set_roster(&self, roster: &Roster) -> Result<()> {
         make_dir(&self.state, 0o755)?;
         write(&self.state.join("members"), &roster.to_string(), (0o644, None), RenameFlags::empty())
+    }
+}
+
+/// A program's own record of members that it has met, which this machine's roster may not name: a daemon may not
+/// write that, and a member may join while it is down.
+#[derive(Debug, Clone)]
+pub struct Met(PathBuf);
+
+impl Met {
+    /// In the program's folder for what it has to remember.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self(folder.join("members"))
+    }
+
+    /// Those it has met; nobody if there is no file.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn load(&self) -> Result<Roster> {
+        let read = read(&self.0, MAX_ROSTER_FILE).and_then(|(_, text)| {
+            let path = self.0.clone();
+            Roster::parse(&text).map_err(|source| StoreError::Roster { path, source })
+        });
+        Ok(found(read)?.unwrap_or_default())
+    }
+
+    /// Stores them.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn store(&self, roster: &Roster) -> Result<()> {
+        // The owner stays who it is, also when root takes a member out.
+        let owner = std::fs::metadata(&self.0).ok().map(|data| (data.uid(), data.gid()));
+        write(&self.0, &roster.to_string(), (0o644, None), RenameFlags::empty())?;
+        if let Some((uid, gid)) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+            std::os::unix::fs::chown(&self.0, Some(uid), Some(gid)).map_err(at(&self.0))?;
+        }
+        Ok(())
     }
 }
 

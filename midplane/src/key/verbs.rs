@@ -103,6 +103,14 @@ pub fn revoke(store: &Store, member: &Name) -> anyhow::Result<String> {
 /// As [`revoke`].
 pub fn forget(store: &Store, member: &Name) -> anyhow::Result<String> {
     change(store, member, |roster, id| roster.forget(id).is_some())?;
+    for met in store.met()? {
+        let mut roster = met.load()?;
+        let ids: Vec<_> = roster.iter().filter(|m| m.name == *member).map(|m| m.key.id()).collect();
+        if !ids.is_empty() {
+            ids.into_iter().for_each(|id| drop(roster.forget(id)));
+            met.store(&roster)?;
+        }
+    }
     Ok(format!("{member} is forgotten here; whoever comes next by this name is pinned\n"))
 }
 
@@ -113,6 +121,16 @@ fn change(
 ) -> anyhow::Result<()> {
     let _lock = store.lock()?;
     let mut roster = store.roster()?;
+    if roster.by_name(member).is_none() {
+        // A program may have met it first.
+        let own = Own::load(store)?;
+        let identity = (own.node.public(), &own.keyring.name);
+        for met in store.met()? {
+            if let Some(met) = met.load()?.by_name(member) {
+                roster.learn(identity, met);
+            }
+        }
+    }
     let found = roster.by_name(member).or_else(|| roster.iter().find(|m| m.name == *member));
     let id = found.with_context(|| format!("no member is called {member}"))?.key.id();
     anyhow::ensure!(change(&mut roster, id), "{member} is revoked already");

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A connection wants to use a share.
 
+use daemon_kit::utc::date_time;
+
 use super::ops::{Key, Op, Stage, Task};
-use super::refusal::utc;
 use super::{
     Access, Arbiter, BladeName, Claim, Grant, MAX_CONNECTIONS, MAX_OVERLAYS, MAX_PARKED,
     MAX_SESSIONS, Mode, Now, Outcome, Phase, Refusal, Request, Session, SessionId, ShareName,
@@ -124,7 +125,8 @@ impl Arbiter {
         self.lease_of(share).map_or_else(
             || "is written by nobody".to_owned(),
             |lease| {
-                let (blade, epoch, since) = (&lease.blade, lease.epoch, utc(lease.since));
+                let (blade, epoch, since) =
+                    (&lease.blade, lease.epoch, format!("{} UTC", date_time(lease.since)));
                 format!("is written by blade {blade} (lease epoch {epoch}) since {since}")
             },
         )

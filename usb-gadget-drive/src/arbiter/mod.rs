@@ -46,7 +46,7 @@ pub use interface::{
     SessionId, Share, Ticket,
 };
 pub use names::{BadName, BladeName, MAX_NAME_LEN, ShareName};
-pub use refusal::{Refusal, utc};
+pub use refusal::Refusal;
 pub use state::{Lease, OverlayState, Phase, ShareState, State};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What last went wrong with the device behind a source: once into the log, and kept for the operator.
 
+use daemon_kit::utc::date_time;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::arbiter::utc;
 use crate::seldom::Seldom;
 
 /// Of one source.
@@ -39,7 +39,8 @@ impl Health {
     #[must_use]
     pub fn show(&self) -> Option<String> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().map(|(failure, at)| format!("{}: {failure} at {}", self.name, utc(*at)))
+        last.as_ref()
+            .map(|(failure, at)| format!("{}: {failure} at {} UTC", self.name, date_time(*at)))
     }
 }
 

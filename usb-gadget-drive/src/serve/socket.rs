@@ -113,7 +113,10 @@ impl Socket {
                 Ok(sent) => {
                     buf = &buf[sent..];
                     // A part fitted in before the wait, which was then in vain.
-                    if !buf.is_empty() && begin.elapsed() >= self.send_timeout && !self.writable()? {
+                    if !buf.is_empty()
+                        && begin.elapsed() >= self.send_timeout
+                        && !self.writable()?
+                    {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }

@@ -114,7 +114,7 @@ pub(super) fn time(seconds: u32) -> String {
     match seconds {
         u32::MAX => "unspecified".to_owned(),
         0..SINCE_START => format!("{seconds} s after its start"),
-        _ => super::super::show::date_time(u64::from(seconds)),
+        _ => daemon_kit::utc::date_time(u64::from(seconds)),
     }
 }
 

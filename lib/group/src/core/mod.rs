@@ -32,7 +32,7 @@ pub use election::{Standing, Unfit};
 use peer::{Link, Peer, Presence};
 pub use peer::{LinkId, MAX_NETWORKS, Rank, Why};
 use records::{Change, Own, TooMuch};
-pub use status::{MemberStatus, Records, Redirect, Status};
+pub use status::{MemberStatus, Records, Redirect, SEES, Status};
 use timing::{STALL, suspect_after};
 
 /// Whose records a member holds.

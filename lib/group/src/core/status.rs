@@ -10,6 +10,10 @@ use super::records::Mirror;
 use super::{Core, Counters, Standing, Unfit, Why};
 use crate::wire::{GroupTime, Life, Micros, Record};
 
+/// The key of the record in which each member tells whom it sees: their names, with spaces between. Keys that begin
+/// so are the group's own.
+pub const SEES: &str = "group.sees";
+
 /// One other member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberStatus {
@@ -31,6 +35,8 @@ pub struct MemberStatus {
     pub manager: Option<Name>,
     /// How many members it sees, itself counted.
     pub sees: u8,
+    /// Whom it sees, as it has told with [`SEES`].
+    pub sees_whom: Vec<Name>,
     /// Which networks its beats have come over lately.
     pub networks: Vec<usize>,
     /// Round trip to it and back, in microseconds.
@@ -91,6 +97,7 @@ impl Core {
                 active: peer.flags.active,
                 manager: peer.manager.clone(),
                 sees: peer.sees,
+                sees_whom: peer.mirror.as_ref().map(sees_whom).unwrap_or_default(),
                 networks: (0..peer.beats.len()).filter(heard).collect(),
                 round_trip: peer.offset.best(now).map(|best| best.1 * 2),
                 records: peer.mirror.as_ref().map_or(0, |mirror| mirror.iter().count()),
@@ -161,6 +168,12 @@ impl Core {
     pub fn time(&self, now: Micros) -> (GroupTime, Option<u64>) {
         self.clock.read(now)
     }
+}
+
+fn sees_whom(mirror: &Mirror) -> Vec<Name> {
+    let record = SEES.parse().ok().and_then(|key| mirror.get(&key));
+    let text = record.and_then(|record| std::str::from_utf8(&record.value).ok()).unwrap_or("");
+    text.split(' ').filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Where the manager is.

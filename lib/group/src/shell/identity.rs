@@ -2,24 +2,50 @@
 //! Who this member is and whom it knows, from files that change while it runs.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use secure_link::store::StoreError;
 use secure_link::{
-    KeyId, Local, Name, Newcomers, NodeId, NodeKey, Roster, Standing, Store, Versions,
+    KeyId, Local, Met, Name, Newcomers, NodeId, NodeKey, Peer, Refusal, Roster, Standing, Store,
+    Versions,
 };
 
 /// As it was last read.
 #[derive(Debug)]
 pub(super) struct Identity {
     store: Store,
+    met: Met,
     pub local: Arc<Local>,
+    /// This machine's roster, and whom this program has met besides.
     pub roster: Arc<Roster>,
+}
+
+/// Why somebody new is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotPinned {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Identity {
     /// Reads it; none if this program has no part of the group key.
-    pub fn load(store: &Store, program: &Name, node: &NodeKey) -> Result<Option<Self>, StoreError> {
+    pub fn load(
+        (store, state): (&Store, &Path),
+        program: &Name,
+        node: &NodeKey,
+    ) -> Result<Option<Self>, StoreError> {
+        Self::read(store, Met::new(state), program, node)
+    }
+
+    fn read(
+        store: &Store,
+        met: Met,
+        program: &Name,
+        node: &NodeKey,
+    ) -> Result<Option<Self>, StoreError> {
         let Some(file) = store.program(program)? else { return Ok(None) };
         let local = Local {
             node: node.clone(),
@@ -30,17 +56,22 @@ impl Identity {
             name: file.name,
             addresses: vec![],
             note: vec![],
-            // Members are pinned by `midplane key`, which may write the roster; this program may not.
-            newcomers: Newcomers::Refuse,
+            // Who has the group key and is in the group's list.
+            newcomers: Newcomers::Admit,
         };
-        let roster = Arc::new(store.roster()?);
-        Ok(Some(Self { store: store.clone(), local: Arc::new(local), roster }))
+        let mut roster = store.roster()?;
+        for member in met.load()?.members() {
+            // What root has said of a key or a name stands.
+            roster.learn(local.identity(), member);
+        }
+        let (local, roster) = (Arc::new(local), Arc::new(roster));
+        Ok(Some(Self { store: store.clone(), met, local, roster }))
     }
 
     /// Reads it again. Returns whether it is different.
     pub fn reload(&mut self) -> Result<bool, StoreError> {
         let program = self.local.program.clone();
-        let read = Self::load(&self.store, &program, &self.local.node)?;
+        let read = Self::read(&self.store, self.met.clone(), &program, &self.local.node)?;
         // Without a key nobody is let in any more; what is said by those who are is ended by `stands`.
         let Some(new) = read else {
             let changed = self.roster.members().count() > 0;
@@ -53,6 +84,17 @@ impl Identity {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Pins the key of somebody new to its name: on disk, before anything it says counts.
+    pub fn pin(&mut self, peer: &Peer) -> Result<(), NotPinned> {
+        let mut roster = Roster::clone(&self.roster);
+        roster.pin(self.local.identity(), &peer.key, &peer.hello)?;
+        let mut met = self.met.load()?;
+        met.pin(self.local.identity(), &peer.key, &peer.hello)?;
+        self.met.store(&met)?;
+        self.roster = Arc::new(roster);
+        Ok(())
     }
 
     /// Whether a member that was let in still would be.

@@ -21,6 +21,7 @@ pub use link::Full;
 
 use crate::core::records::{Change, TooMuch};
 use crate::core::{Action, Core, LinkId, Notice, Replication, Status, Unfit};
+use crate::report::Report;
 use crate::wire::{MAX_PROGRAM, Message, Micros};
 
 /// Things that happen and wait for the core.
@@ -165,6 +166,7 @@ enum Command {
     Core(Asked),
     Send(Name, Vec<u8>, oneshot::Sender<Result<(), SendError>>),
     Call(Name, Vec<u8>, oneshot::Sender<Result<Vec<u8>, SendError>>),
+    Report(oneshot::Sender<Report>),
     Reload,
     Leave(oneshot::Sender<()>),
 }
@@ -235,7 +237,17 @@ impl Group {
         self.look(Core::status).await
     }
 
-    /// Changes this member's records, and tells the others.
+    /// What is shown to people.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn report(&self) -> Result<Report, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Report(answer)).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Changes this member's records, and tells the others. Keys that begin with `group.` are the group's own.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.

@@ -165,6 +165,14 @@ impl Member {
         let name = session.peer.hello.name.clone();
         let id = self.next_link;
         self.next_link += 1;
+        if session.peer.is_new && self.peers.contains_key(&name) {
+            if let Err(error) = self.identity.pin(&session.peer) {
+                let error = &error as &dyn std::error::Error;
+                warn!(member = %name, error, "a new member was turned away");
+                return;
+            }
+            info!(member = %name, %node, "a new member, let in by the group key, is pinned");
+        }
         // It may have been shut out, or taken off the list, since it was let in.
         if !self.identity.stands(node, admitted_by) || !self.peers.contains_key(&name) {
             info!(member = %name, "a member that is not in the list, or is shut out, was turned away");

@@ -15,9 +15,11 @@ use super::sockets::Sockets;
 use super::{
     Call, Command, Happened, MAX_HAPPENED, Options, Received, SendError, StartError, epoch,
 };
-use crate::core::{Action, Core, Event, LinkId, Listed, Notice, timing};
+use crate::core::records::Change;
+use crate::core::{Action, Core, Event, LinkId, Listed, Notice, Redirect, SEES, timing};
 use crate::list::{List, Resolved, Watched};
-use crate::wire::{Life, Message, Micros};
+use crate::report::Report;
+use crate::wire::{Class, Life, Message, Micros};
 
 /// Between two looks at the files, and attempts to listen.
 const LOOK: Duration = Duration::from_secs(2);
@@ -62,6 +64,8 @@ pub(super) struct Member {
     pub(super) outlets: Outlets,
     pub(super) happened: Option<mpsc::Receiver<Happened>>,
     pub(super) resolved: Instant,
+    /// Whether members have come or gone.
+    changed: bool,
 }
 
 fn boot_clock() -> Micros {
@@ -81,8 +85,9 @@ impl Member {
         messages: mpsc::Sender<Received>,
         calls: mpsc::Sender<Call>,
     ) -> Result<Self, StartError> {
-        let identity = Identity::load(&options.store, &options.program, &options.node)?
-            .ok_or_else(|| StartError::NoKey(options.program.clone()))?;
+        let identity =
+            Identity::load((&options.store, &options.state), &options.program, &options.node)?
+                .ok_or_else(|| StartError::NoKey(options.program.clone()))?;
         let own = identity.local.name.clone();
         let mut list = Watched::new(&options.list);
         let named = list.changed()?.unwrap_or_default();
@@ -110,6 +115,7 @@ impl Member {
             outlets: Outlets { happened, messages, calls },
             happened: Some(happens),
             resolved: Instant::now(),
+            changed: true,
             options,
             named,
         };
@@ -141,6 +147,9 @@ impl Member {
                 () = tokio::time::sleep(wait) => self.tell(Event::Tick),
                 _ = look.tick() => self.look().await,
             }
+            if std::mem::take(&mut self.changed) {
+                self.tell_who_is_here();
+            }
         }
     }
 
@@ -165,6 +174,7 @@ impl Member {
     }
 
     fn notice(&mut self, notice: Notice) {
+        self.changed |= matches!(notice, Notice::Here(_) | Notice::Away(..));
         match &notice {
             Notice::Here(member) => info!(%member, "a member is here"),
             Notice::Away(member, why) => {
@@ -259,8 +269,42 @@ impl Member {
                     }
                 }
             }
+            Command::Report(answer) => {
+                let _ = answer.send(self.report());
+            }
             Command::Reload => self.look().await,
             Command::Leave(_) => {}
+        }
+    }
+
+    fn report(&self) -> Report {
+        let now = boot_clock();
+        let redirect = match self.core.redirect() {
+            Redirect::To(name) => Some(name.to_string()),
+            Redirect::Here | Redirect::Nobody => None,
+        };
+        let local = &self.identity.local;
+        let keys = local.keys.state();
+        Report {
+            group: local.group.to_string(),
+            program: local.program.to_string(),
+            node: local.node.id().to_string(),
+            key: keys.sends.to_string(),
+            other_key: keys.also.map(|key| key.to_string()),
+            ..Report::new(self.core.status(now), redirect, now)
+        }
+    }
+
+    /// Tells the others whom this member sees.
+    fn tell_who_is_here(&mut self) {
+        let now = boot_clock();
+        let members = self.core.status(now).members.into_iter();
+        let here = members.filter(|m| m.away.is_none()).map(|m| m.name.to_string());
+        let value = here.collect::<Vec<_>>().join(" ").into_bytes().into();
+        let Ok(key) = SEES.parse() else { return };
+        match self.core.change(now, vec![Change::Set(key, Class::Dynamic, value)]) {
+            Ok(actions) => self.act(actions),
+            Err(error) => warn!(%error, "whom this member sees is not told"),
         }
     }
 
