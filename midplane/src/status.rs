@@ -122,6 +122,20 @@ fn text(report: &Report) -> String {
         None => "not known yet".to_owned(),
     };
     let _ = writeln!(text, "clock:    {clock}");
+    if let Some(settings) = &report.settings {
+        let leader = settings.leader.as_deref().unwrap_or("none");
+        let health = if settings.health == "good" { "" } else { &settings.health };
+        let voters = settings.voters.len();
+        let _ = writeln!(
+            text,
+            "settings: leader {}, term {}, {voters} voters, entry {}{}{}",
+            one(leader),
+            settings.term,
+            settings.applied.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+            if health.is_empty() { "" } else { "; " },
+            one(health)
+        );
+    }
     let key = match &report.other_key {
         Some(other) => format!("{}, accepts {} too: it is being changed", report.key, other),
         None => report.key.clone(),

@@ -5,6 +5,7 @@
 //! [[member]]
 //! name = "blade1"
 //! addresses = ["10.0.0.1", "blade1.data.example"]   # one for each network, the same order for all
+//! leads = true     # false: it is never the manager, nor the settings' leader, such as a tenant's blade
 //! ```
 
 use std::collections::BTreeSet;
@@ -41,6 +42,13 @@ pub struct Entry {
     /// Addresses, or host names to be resolved: one for each network, 1 to [`MAX_NETWORKS`]. The first decides
     /// the order in which members become the manager.
     pub addresses: Vec<String>,
+    /// Whether it may be the manager, and lead the settings' log. Not who gave its root to somebody else.
+    #[serde(default = "yes")]
+    pub leads: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
@@ -54,6 +62,8 @@ pub struct Resolved {
     pub name: Name,
     /// Its addresses, one for each network.
     pub addresses: Vec<Option<IpAddr>>,
+    /// See [`Entry::leads`].
+    pub leads: bool,
 }
 
 impl List {
@@ -72,7 +82,7 @@ impl List {
             return Err(format!("a group has at most {MAX_MEMBERS} members"));
         }
         let (mut names, mut places) = (BTreeSet::new(), BTreeSet::new());
-        for Entry { name, addresses } in &self.member {
+        for Entry { name, addresses, .. } in &self.member {
             if !names.insert(name) {
                 return Err(format!("{name} is there twice"));
             }
@@ -95,7 +105,7 @@ impl List {
     /// Finds the addresses of host names.
     pub async fn resolve(&self) -> Vec<Resolved> {
         let mut all = vec![];
-        for Entry { name, addresses } in &self.member {
+        for Entry { name, addresses, leads } in &self.member {
             let mut resolved = vec![];
             for address in addresses {
                 resolved.push(match address.parse() {
@@ -103,7 +113,7 @@ impl List {
                     Err(_) => lookup(name, address).await,
                 });
             }
-            all.push(Resolved { name: name.clone(), addresses: resolved });
+            all.push(Resolved { name: name.clone(), addresses: resolved, leads: *leads });
         }
         all
     }

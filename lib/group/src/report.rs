@@ -38,10 +38,33 @@ pub struct Report {
     pub time_us: i64,
     /// How far it may be off; none as long as there is no reference.
     pub time_error_us: Option<u64>,
+    /// The settings' log; none in a program without.
+    pub settings: Option<SettingsReport>,
     /// The others, in the order of their addresses.
     pub members: Vec<MemberReport>,
     /// What happened since the program started.
     pub counters: Counters,
+}
+
+/// The settings' log as one member sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsReport {
+    /// `good`, or why it cannot be used here.
+    pub health: String,
+    /// Reign and last entry on this member's disk; `-` if it has none.
+    pub log: String,
+    /// Whose log it is: 0 until somebody overrides the majority.
+    pub reign: String,
+    /// Who leads, as far as is known here.
+    pub leader: Option<String>,
+    /// Its term.
+    pub term: u64,
+    /// Who votes.
+    pub voters: Vec<String>,
+    /// Who learns before it may vote.
+    pub learners: Vec<String>,
+    /// The last entry that this member has acted on.
+    pub applied: Option<u64>,
 }
 
 /// One other member.
@@ -163,6 +186,7 @@ impl Report {
             sees: status.sees,
             time_us: status.time,
             time_error_us: status.time_error,
+            settings: None,
             members: status.members.into_iter().map(|m| MemberReport::new(m, now)).collect(),
             counters: Counters {
                 elections: counters.elections,

@@ -3,8 +3,12 @@
 //! and measured.
 //!
 //! On its control socket: `GET /v1/group`; `GET /v1/records/MEMBER`; `PUT /v1/records` with keys and values as a JSON
-//! object, where null removes; `PUT /v1/draining` with true or false.
+//! object, where null removes; `PUT /v1/draining` with true or false; `GET` and `PUT /v1/settings` likewise; `POST
+//! /v1/orders` with `to`, `subject`, `what` and perhaps `id`, `GET /v1/orders/ID`. An order is carried out by
+//! appending a line to the file that `--orders` names.
 #![forbid(unsafe_code)]
+
+mod agreed;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,7 +26,6 @@ use daemon_kit::signals::{Signal, Signals};
 use daemon_kit::{exit, logging, notify};
 use group::core::records::Change;
 use group::core::{Notice, Replication, Unfit};
-use group::report::Report;
 use group::shell::{Group, Options};
 use group::wire::Class;
 use secure_link::{Name, Store};
@@ -54,6 +57,9 @@ struct Args {
     /// Never be the manager
     #[arg(long)]
     follow: bool,
+    /// Carry orders out by appending a line to this file
+    #[arg(long, value_name = "FILE")]
+    orders: Option<PathBuf>,
     /// Write notices here, a line of JSON each, with the time in microseconds
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -90,17 +96,19 @@ async fn run(args: Args) -> anyhow::Result<()> {
         replication: if args.own { Replication::Own } else { Replication::All },
         leads: !args.follow,
     };
+    let state = options.state.clone();
     let (group, incoming) = Group::start(options).await?;
+    let settings = agreed::open(&group, incoming.settings, &state, args.orders).await?;
     if let Some(path) = args.events {
         let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
         tokio::spawn(write_events(file, incoming.notices));
     }
     let router = Router::new()
-        .route("/v1/group", get(report))
         .route("/v1/records/{member}", get(records))
         .route("/v1/records", put(set_records))
         .route("/v1/draining", put(set_draining))
-        .with_state(group.clone());
+        .with_state(group.clone())
+        .merge(agreed::routes(group.clone(), settings.clone()));
     let server = ControlServer::bind(&args.control, router, Policy::system()).await?;
     let mut signals = Signals::new().context("cannot handle signals")?;
     notify::ready("a member");
@@ -114,6 +122,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
     server.run(stop).await;
     notify::stopping();
+    settings.close().await;
     group.leave().await;
     Ok(())
 }
@@ -140,10 +149,6 @@ async fn write_events(
             tracing::warn!(%error, "an event is not written");
         }
     }
-}
-
-async fn report(State(group): State<Group>) -> Result<Json<Report>, ApiError> {
-    group.report().await.map(Json).map_err(|gone| ApiError::internal(gone.to_string()))
 }
 
 #[derive(Debug, serde::Serialize)]

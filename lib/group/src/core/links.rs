@@ -100,9 +100,6 @@ impl Core {
         // decide.
         peer.link = Link::None { attempt_at: now };
         attempt(self.rank.as_ref(), peer, now, &mut self.out);
-        if !matches!(peer.link, Link::Connecting { .. }) {
-            self.out.push(Action::Knock(name.clone()));
-        }
     }
 
     pub(super) fn not_linked(&mut self, now: Micros, name: &Name, refused: bool) {
@@ -150,5 +147,8 @@ fn attempt(own: Option<&Rank>, peer: &mut Peer, now: Micros, out: &mut Vec<Actio
     } else {
         peer.back_off(now);
         out.push(Action::Ask(peer.name.clone()));
+        if peer.here().is_some() {
+            out.push(Action::Knock(peer.name.clone()));
+        }
     }
 }

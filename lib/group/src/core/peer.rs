@@ -8,7 +8,7 @@ use secure_link::Name;
 use super::Counters;
 use super::clock::Offset;
 use super::records::Mirror;
-use super::timing::{BEAT, GRACE, PROBE, RETRY, RETRY_MOST, suspect_after};
+use super::timing::{BEAT, GRACE, PROBE, RETRY, RETRY_HERE, RETRY_MOST, suspect_after};
 use crate::wire::{Beat, Echo, Flags, Life, Micros};
 
 /// Most networks that members have in common.
@@ -187,7 +187,8 @@ impl Peer {
 
     /// Plans the next attempt: later with each, and not at the same time as others.
     pub fn back_off(&mut self, now: Micros) {
-        let wait = (RETRY << self.attempts.min(10)).min(RETRY_MOST);
+        let first = if self.here().is_some() { RETRY_HERE } else { RETRY };
+        let wait = (first << self.attempts.min(10)).min(RETRY_MOST);
         self.attempts = self.attempts.saturating_add(1);
         // A quarter more or less, from name and attempt.
         let mix =

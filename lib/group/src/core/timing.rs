@@ -35,6 +35,9 @@ pub const ALONE: Micros = 1_000 * MS;
 
 /// Between two attempts at a link, doubled with each until [`RETRY_MOST`].
 pub const RETRY: Micros = 100 * MS;
+/// The same while beats of it come or came just now: a program that ends closes its links before its port, which then
+/// still takes a connection or two.
+pub const RETRY_HERE: Micros = 10 * MS;
 /// At most this long between two attempts.
 pub const RETRY_MOST: Micros = 2_000 * MS;
 /// A connection that says nothing is given up: what takes four messages takes no longer, and the shell's own limit

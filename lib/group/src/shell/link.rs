@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{Call, Happened, Received};
 use crate::core::LinkId;
-use crate::wire::{Message, WireError};
+use crate::wire::{Channel, Message, WireError};
 
 /// A machine that does not answer is given up: on a management network a connection takes a millisecond.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -172,7 +172,7 @@ pub struct Full;
 impl Link {
     /// Begins to read and write.
     pub fn new(
-        name: &Name,
+        (name, node): (&Name, NodeId),
         id: LinkId,
         stream: TcpStream,
         (opener, sealer): (Opener, Sealer),
@@ -186,7 +186,8 @@ impl Link {
         let writing =
             write_all(name.clone(), id, writer, messages, Arc::clone(&waiting), to.clone());
         tokio::spawn(writing);
-        let reader = tokio::spawn(read_all(name.clone(), id, reader, to.clone())).abort_handle();
+        let reading = read_all((name.clone(), node), id, reader, to.clone());
+        let reader = tokio::spawn(reading).abort_handle();
         Self { id, out, waiting, reader }
     }
 
@@ -217,6 +218,7 @@ pub(super) struct Outlets {
     pub happened: mpsc::Sender<Happened>,
     pub messages: mpsc::Sender<Received>,
     pub calls: mpsc::Sender<Call>,
+    pub settings: mpsc::Sender<Call>,
 }
 
 async fn write_all(
@@ -241,7 +243,12 @@ async fn write_all(
     let _ = timeout(CONNECT, writer.end()).await;
 }
 
-async fn read_all(name: Name, id: LinkId, mut reader: Reader<OwnedReadHalf>, to: Outlets) {
+async fn read_all(
+    (name, node): (Name, NodeId),
+    id: LinkId,
+    mut reader: Reader<OwnedReadHalf>,
+    to: Outlets,
+) {
     let why = loop {
         let bytes = match reader.next().await {
             Ok(Some(bytes)) => bytes,
@@ -257,11 +264,14 @@ async fn read_all(name: Name, id: LinkId, mut reader: Reader<OwnedReadHalf>, to:
                 // The program reads in its own time; meanwhile nothing more is read from this member.
                 to.messages.send(Received { from: name.clone(), bytes }).await.is_ok()
             }
-            Ok(Message::Call(number, bytes)) => {
+            Ok(Message::Call(number, channel, bytes)) => {
                 let _ = to.happened.send(Happened::Heard(name.clone(), id)).await;
-                let call =
-                    Call { from: name.clone(), bytes, link: id, number, to: to.happened.clone() };
-                to.calls.send(call).await.is_ok()
+                let back = to.happened.clone();
+                let call = Call { from: name.clone(), node, bytes, link: id, number, to: back };
+                match channel {
+                    Channel::Settings => to.settings.send(call).await.is_ok(),
+                    Channel::Program => to.calls.send(call).await.is_ok(),
+                }
             }
             Ok(message) => {
                 to.happened.send(Happened::Said(name.clone(), id, Box::new(message))).await.is_ok()

@@ -9,11 +9,14 @@ mod identity;
 mod link;
 mod peers;
 mod run;
+pub mod settled;
 mod sockets;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use secure_link::{Name, NodeKey, Store};
+use secure_link::{Name, NodeId, NodeKey, Store};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use epoch::EpochError;
@@ -22,7 +25,7 @@ pub use link::Full;
 use crate::core::records::{Change, TooMuch};
 use crate::core::{Action, Core, LinkId, Notice, Replication, Status, Unfit};
 use crate::report::Report;
-use crate::wire::{MAX_PROGRAM, Message, Micros};
+use crate::wire::{Channel, MAX_PROGRAM, Message, Micros};
 
 /// Things that happen and wait for the core.
 const MAX_HAPPENED: usize = 1024;
@@ -48,7 +51,7 @@ pub struct Options {
     pub node: NodeKey,
     /// Whose records it holds.
     pub replication: Replication,
-    /// Whether it can be the manager.
+    /// Whether it can be the manager, if the list lets it.
     pub leads: bool,
 }
 
@@ -99,9 +102,9 @@ pub enum ChangeError {
 /// Why a message was not sent, or a call not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// There is no link to it.
+    /// There is no link to it, or it ended before the answer.
     #[error("{0} is not reached")]
-    Away(Name),
+    Away(String),
     /// See there.
     #[error(transparent)]
     Full(#[from] Full),
@@ -117,6 +120,20 @@ pub enum SendError {
 #[derive(Debug, Clone)]
 pub struct Group {
     commands: mpsc::Sender<Command>,
+    clock: Clock,
+}
+
+/// The group's time, to be read without asking the task.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Arc<AtomicI64>);
+
+impl Clock {
+    /// Milliseconds since 1970 by the group's time, as of the last beat.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        let now = run::boot_clock() as i64 + self.0.load(Ordering::Relaxed);
+        u64::try_from(now / 1000).unwrap_or(0)
+    }
 }
 
 /// What comes to a program.
@@ -128,6 +145,8 @@ pub struct Incoming {
     pub messages: mpsc::Receiver<Received>,
     /// What members ask it.
     pub calls: mpsc::Receiver<Call>,
+    /// What their settings ask ours: for [`settled::open`].
+    pub settings: mpsc::Receiver<Call>,
 }
 
 /// A message to the program.
@@ -144,6 +163,8 @@ pub struct Received {
 pub struct Call {
     /// Who asks.
     pub from: Name,
+    /// Its node key's id.
+    pub node: NodeId,
     /// What it asks.
     pub bytes: Vec<u8>,
     link: LinkId,
@@ -165,10 +186,30 @@ type Asked = Box<dyn FnOnce(&mut Core, Micros) -> Vec<Action> + Send>;
 enum Command {
     Core(Asked),
     Send(Name, Vec<u8>, oneshot::Sender<Result<(), SendError>>),
-    Call(Name, Vec<u8>, oneshot::Sender<Result<Vec<u8>, SendError>>),
+    Call(Callee, Channel, Vec<u8>, oneshot::Sender<Result<Vec<u8>, SendError>>),
+    Nodes(oneshot::Sender<Nodes>),
     Report(oneshot::Sender<Report>),
     Reload,
     Leave(oneshot::Sender<()>),
+}
+
+/// Whom to ask.
+enum Callee {
+    Name(Name),
+    Node(NodeId),
+}
+
+/// Who is who at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nodes {
+    /// This member.
+    pub own: (Name, NodeId),
+    /// Those that are linked.
+    pub linked: Vec<(Name, NodeId)>,
+    /// Members in the list, this one counted.
+    pub of: usize,
+    /// Those of the list that may lead, by the keys that are pinned to their names.
+    pub lead: Vec<NodeId>,
 }
 
 /// What tasks tell the one with the core.
@@ -198,10 +239,14 @@ impl Group {
         let (notices, heard) = broadcast::channel(MAX_NOTICES);
         let (messages, received) = mpsc::channel(MAX_RECEIVED);
         let (calls, called) = mpsc::channel(MAX_RECEIVED);
-        let member = run::Member::new(options, notices, messages, calls).await?;
+        let (settings, asked) = mpsc::channel(MAX_RECEIVED);
+        let clock = Clock::default();
+        let programs = (messages, calls, settings);
+        let member = run::Member::new(options, notices, programs, clock.clone()).await?;
         tokio::spawn(member.run(orders));
-        let incoming = Incoming { notices: heard, messages: received, calls: called };
-        Ok((Self { commands }, incoming))
+        let incoming =
+            Incoming { notices: heard, messages: received, calls: called, settings: asked };
+        Ok((Self { commands, clock }, incoming))
     }
 
     /// Looks at what is known.
@@ -284,10 +329,35 @@ impl Group {
     /// # Errors
     /// [`SendError`]; [`SendError::Away`] also if the link ends before the answer.
     pub async fn call(&self, to: &Name, bytes: Vec<u8>) -> Result<Vec<u8>, SendError> {
+        self.ask(Callee::Name(to.clone()), Channel::Program, bytes).await
+    }
+
+    async fn ask(
+        &self,
+        to: Callee,
+        channel: Channel,
+        bytes: Vec<u8>,
+    ) -> Result<Vec<u8>, SendError> {
         let (answer, answered) = oneshot::channel();
-        let command = Command::Call(to.clone(), bytes, answer);
+        let command = Command::Call(to, channel, bytes, answer);
         self.commands.send(command).await.map_err(|_| Gone)?;
-        answered.await.unwrap_or_else(|_| Err(SendError::Away(to.clone())))
+        answered.await.map_err(|_| Gone)?
+    }
+
+    /// Who is who.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn nodes(&self) -> Result<Nodes, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Nodes(answer)).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// The group's time.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// Reads the list and the keys again now, not only when they are seen to have changed.

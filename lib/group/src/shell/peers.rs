@@ -104,7 +104,7 @@ impl Member {
         let (failed, left): (BTreeMap<_, _>, _) = calls.partition(|(_, call)| call.link == id);
         self.calls = left;
         for Unanswered { to, answer, .. } in failed.into_values() {
-            let _ = answer.send(Err(SendError::Away(to)));
+            let _ = answer.send(Err(SendError::Away(to.to_string())));
         }
     }
 
@@ -185,7 +185,7 @@ impl Member {
         }
         let Some(peer) = self.peers.get_mut(&name) else { return };
         let halves = (session.opener, session.sealer);
-        peer.link = Some(Link::new(&name, id, stream, halves, &self.outlets));
+        peer.link = Some(Link::new((&name, node), id, stream, halves, &self.outlets));
         peer.admitted = Some((node, admitted_by));
         peer.dialled = dialled.then(Instant::now);
         self.sessions.insert(session.datagram_opener.id(), name.clone());
@@ -214,15 +214,17 @@ impl Member {
     pub(super) fn to_program(
         &self,
         name: &Name,
-        len: usize,
         message: impl FnOnce() -> Message,
     ) -> Result<LinkId, SendError> {
-        if len > MAX_PROGRAM {
+        let link = self.peers.get(name).and_then(|peer| peer.link.as_ref());
+        let link = link.ok_or_else(|| SendError::Away(name.to_string()))?;
+        let message = message();
+        if let Message::Program(bytes) | Message::Call(_, _, bytes) = &message
+            && bytes.len() > MAX_PROGRAM
+        {
             return Err(SendError::Long);
         }
-        let link = self.peers.get(name).and_then(|peer| peer.link.as_ref());
-        let link = link.ok_or_else(|| SendError::Away(name.clone()))?;
-        link.send(&message())?;
+        link.send(&message)?;
         Ok(link.id)
     }
 

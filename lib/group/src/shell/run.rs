@@ -2,6 +2,7 @@
 //! The task with the core.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -13,13 +14,14 @@ use super::identity::Identity;
 use super::link::{Link, Outlets};
 use super::sockets::Sockets;
 use super::{
-    Call, Command, Happened, MAX_HAPPENED, Options, Received, SendError, StartError, epoch,
+    Call, Callee, Clock, Command, Happened, MAX_HAPPENED, Nodes, Options, Received, SendError,
+    StartError, epoch,
 };
 use crate::core::records::Change;
 use crate::core::{Action, Core, Event, LinkId, Listed, Notice, Redirect, SEES, timing};
 use crate::list::{List, Resolved, Watched};
 use crate::report::Report;
-use crate::wire::{Class, Life, Message, Micros};
+use crate::wire::{Channel, Class, Life, Message, Micros};
 
 /// Between two looks at the files, and attempts to listen.
 const LOOK: Duration = Duration::from_secs(2);
@@ -43,8 +45,13 @@ pub(super) struct Peer {
 pub(super) struct Unanswered {
     pub(super) to: Name,
     pub(super) link: LinkId,
-    pub(super) answer: oneshot::Sender<Result<Vec<u8>, SendError>>,
+    pub(super) answer: Answer,
 }
+
+/// To who asked.
+pub(super) type Answer = oneshot::Sender<Result<Vec<u8>, SendError>>;
+/// Where messages, calls and the settings' calls go.
+pub(super) type Programs = (mpsc::Sender<Received>, mpsc::Sender<Call>, mpsc::Sender<Call>);
 
 /// A member.
 pub(super) struct Member {
@@ -66,9 +73,10 @@ pub(super) struct Member {
     pub(super) resolved: Instant,
     /// Whether members have come or gone.
     changed: bool,
+    clock: Clock,
 }
 
-fn boot_clock() -> Micros {
+pub(super) fn boot_clock() -> Micros {
     let time = clock_gettime(ClockId::Boottime);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + time.tv_nsec as u64 / 1000
 }
@@ -82,8 +90,8 @@ impl Member {
     pub async fn new(
         options: Options,
         notices: broadcast::Sender<Notice>,
-        messages: mpsc::Sender<Received>,
-        calls: mpsc::Sender<Call>,
+        (messages, calls, settings): Programs,
+        clock: Clock,
     ) -> Result<Self, StartError> {
         let identity =
             Identity::load((&options.store, &options.state), &options.program, &options.node)?
@@ -112,7 +120,8 @@ impl Member {
             next_call: 1,
             calls: BTreeMap::new(),
             notices,
-            outlets: Outlets { happened, messages, calls },
+            outlets: Outlets { happened, messages, calls, settings },
+            clock,
             happened: Some(happens),
             resolved: Instant::now(),
             changed: true,
@@ -159,6 +168,9 @@ impl Member {
     }
 
     fn act(&mut self, actions: Vec<Action>) {
+        let now = boot_clock();
+        let offset = self.core.time(now).0 - now as i64;
+        self.clock.0.store(offset, Ordering::Relaxed);
         for action in actions {
             match action {
                 Action::Connect(name) => self.connect(name),
@@ -252,22 +264,14 @@ impl Member {
                 self.act(actions);
             }
             Command::Send(name, bytes, answer) => {
-                let sent = self.to_program(&name, bytes.len(), || Message::Program(bytes));
+                let sent = self.to_program(&name, || Message::Program(bytes));
                 let _ = answer.send(sent.map(drop));
             }
-            Command::Call(name, bytes, answer) => {
-                let number = self.next_call;
-                self.next_call += 1;
-                match self.to_program(&name, bytes.len(), || Message::Call(number, bytes)) {
-                    Ok(link) => {
-                        // Who gave up waiting makes room.
-                        self.calls.retain(|_, call| !call.answer.is_closed());
-                        self.calls.insert(number, Unanswered { to: name, link, answer });
-                    }
-                    Err(error) => {
-                        let _ = answer.send(Err(error));
-                    }
-                }
+            Command::Call(callee, channel, bytes, answer) => {
+                self.call(callee, channel, bytes, answer);
+            }
+            Command::Nodes(answer) => {
+                let _ = answer.send(self.nodes());
             }
             Command::Report(answer) => {
                 let _ = answer.send(self.report());
@@ -275,6 +279,43 @@ impl Member {
             Command::Reload => self.look().await,
             Command::Leave(_) => {}
         }
+    }
+
+    fn call(&mut self, callee: Callee, channel: Channel, bytes: Vec<u8>, answer: Answer) {
+        let name = match callee {
+            Callee::Name(name) => Ok(name),
+            Callee::Node(node) => {
+                let is = |peer: &Peer| peer.admitted.is_some_and(|admitted| admitted.0 == node);
+                let found = self.peers.iter().find(|(_, peer)| is(peer));
+                found.map(|found| found.0.clone()).ok_or(SendError::Away(node.to_string()))
+            }
+        };
+        let number = self.next_call;
+        self.next_call += 1;
+        let sent = name.and_then(|name| {
+            let question = || Message::Call(number, channel, bytes);
+            Ok((self.to_program(&name, question)?, name))
+        });
+        match sent {
+            Ok((link, to)) => {
+                // Who gave up waiting makes room.
+                self.calls.retain(|_, call| !call.answer.is_closed());
+                self.calls.insert(number, Unanswered { to, link, answer });
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
+    fn nodes(&self) -> Nodes {
+        let own = (self.identity.local.name.clone(), self.identity.local.node.id());
+        let linked = self.peers.iter();
+        let linked = linked.filter_map(|(name, peer)| Some((name.clone(), peer.admitted?.0)));
+        let lead = self.named.member.iter().filter(|entry| entry.leads).filter_map(|entry| {
+            if entry.name == own.0 { Some(own.1) } else { self.identity.node(&entry.name) }
+        });
+        Nodes { linked: linked.collect(), of: self.named.member.len(), lead: lead.collect(), own }
     }
 
     fn report(&self) -> Report {
@@ -354,7 +395,11 @@ impl Member {
             }
         }
         let mut ranked = vec![];
-        for Resolved { name, addresses } in list {
+        for Resolved { name, addresses, leads } in list {
+            if name == self.identity.local.name {
+                let unfit = !leads || !self.options.leads;
+                self.tell(Event::Unfit(crate::core::Unfit::Configured, unfit));
+            }
             let peer = self.peers.entry(name.clone()).or_default();
             for (at, address) in addresses.into_iter().enumerate() {
                 if peer.addresses.len() <= at {

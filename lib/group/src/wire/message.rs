@@ -63,10 +63,19 @@ pub enum Message {
     Leaving,
     /// A word of the program's own.
     Program(Vec<u8>),
-    /// A question about settings, to be answered under the same number.
-    Call(u64, Vec<u8>),
+    /// A question, to be answered under the same number.
+    Call(u64, Channel, Vec<u8>),
     /// The answer.
     Answer(u64, Vec<u8>),
+}
+
+/// Whom a question is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Channel {
+    /// The settings' log.
+    Settings,
+    /// The program.
+    Program,
 }
 
 impl Message {
@@ -87,7 +96,7 @@ impl Message {
             Self::Again => encode(Self::AGAIN, &()),
             Self::Leaving => encode(Self::LEAVING, &()),
             Self::Program(bytes) => encode(Self::PROGRAM, bytes),
-            Self::Call(id, bytes) => encode(Self::CALL, &(id, bytes)),
+            Self::Call(id, channel, bytes) => encode(Self::CALL, &(id, channel, bytes)),
             Self::Answer(id, bytes) => encode(Self::ANSWER, &(id, bytes)),
         }
     }
@@ -104,7 +113,7 @@ impl Message {
             Self::AGAIN => decode(body).map(|()| Self::Again)?,
             Self::LEAVING => decode(body).map(|()| Self::Leaving)?,
             Self::PROGRAM => Self::Program(decode(body)?),
-            Self::CALL => decode(body).map(|(id, bytes)| Self::Call(id, bytes))?,
+            Self::CALL => decode(body).map(|(id, to, bytes)| Self::Call(id, to, bytes))?,
             Self::ANSWER => decode(body).map(|(id, bytes)| Self::Answer(id, bytes))?,
             _ => return Err(WireError::Kind(kind)),
         })

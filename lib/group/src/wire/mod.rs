@@ -13,7 +13,7 @@ mod record;
 mod tests;
 
 pub use beat::{Beat, Echo, Flags};
-pub use message::{MAX_PROGRAM, MAX_PUSH, Message, Push, Welcome};
+pub use message::{Channel, MAX_PROGRAM, MAX_PUSH, Message, Push, Welcome};
 pub use record::{Class, Key, KeyError, MAX_KEY, MAX_VALUE, Record, Value};
 
 use secure_link::Name;

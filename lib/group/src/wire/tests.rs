@@ -69,7 +69,8 @@ fn version_1_stays_as_it_is() {
         (Message::Again, "0103"),
         (Message::Leaving, "0104"),
         (Message::Program(vec![1, 2]), "0105020102"),
-        (Message::Call(300, vec![9]), "0106ac020109"),
+        (Message::Call(300, Channel::Settings, vec![9]), "0106ac02000109"),
+        (Message::Call(300, Channel::Program, vec![9]), "0106ac02010109"),
         (Message::Answer(300, vec![]), "0107ac0200"),
     ];
     for (message, bytes) in messages {
