@@ -13,6 +13,7 @@ mod drive_config;
 pub mod drive_disk;
 mod drive_link;
 mod driver;
+mod group;
 mod input;
 mod memory;
 mod nbd;
@@ -20,6 +21,7 @@ mod records;
 mod secure_link;
 mod vm_protocol;
 
+pub use self::group::group;
 pub use config::config;
 pub use devintf::{COMMANDS, devintf};
 pub use drive_config::drive_config;

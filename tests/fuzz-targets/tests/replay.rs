@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
-    Reached, config, devintf, drive_config, drive_link, nbd_options, nbd_requests, secure_link,
-    vm_protocol,
+    Reached, config, devintf, drive_config, drive_link, group, nbd_options, nbd_requests,
+    secure_link, vm_protocol,
 };
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
@@ -334,6 +334,32 @@ fn secure_link_corpus() {
             "changed datagram",
             "frame",
             "changed frame",
+        ],
+    );
+}
+
+#[test]
+fn group_corpus() {
+    replay(
+        "group",
+        group,
+        &[
+            "welcome",
+            "welcome again",
+            "push",
+            "again",
+            "leaving",
+            "program",
+            "call",
+            "answer",
+            "unknown kind",
+            "beat",
+            "here",
+            "another manager",
+            "closed",
+            "set back",
+            "envelope",
+            "change",
         ],
     );
 }

@@ -183,7 +183,7 @@ fn configurations() {
     config("name", "bad name", "[shares.\"a b\"]\npath = \"/a\"");
     config("blade-name", "bad name", &share("read = [\"b/1\"]"));
     config("key", "unknown key", &share("pth = 1"));
-    config("missing", "missing key", "[shares.a]");
+    config("missing", "another error", "[shares.a]");
     config(
         "serve",
         "no share",

@@ -11,6 +11,7 @@ use fuzz_targets::Reached;
 mod config;
 mod devintf;
 mod drive;
+mod group;
 mod nbd;
 mod secure_link;
 mod vm_protocol;
@@ -20,6 +21,7 @@ fn main() {
     vm_protocol::write();
     config::write();
     drive::write();
+    group::write();
     nbd::write();
     secure_link::write();
 }

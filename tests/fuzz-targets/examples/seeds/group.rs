@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Conversations with a member of a group.
+
+use fuzz_targets::group as target;
+use group::settings::change::{Change, Set};
+use group::settings::wire::{Envelope, Kind};
+use group::settings::{Expect, Reign};
+use group::wire::{Beat, Channel, Class, Echo, Flags, Life, Message, Push, Record, Welcome};
+
+use crate::seed;
+
+const LIFE: Life = Life { epoch: 2, nonce: 3 };
+
+fn entry(what: u8, bytes: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(bytes.len()).expect("seeds are short");
+    [&[what, len], bytes].concat()
+}
+
+fn said(message: &Message) -> Vec<u8> {
+    entry(0, &message.encode())
+}
+
+fn welcome() -> Welcome {
+    let have = Some((Life { epoch: 5, nonce: 1 }, 0));
+    Welcome { life: LIFE, yours: None, have, wants: true, manager: None, sees: 1 }
+}
+
+fn beat(sent: u64, active: bool) -> Vec<u8> {
+    let beat = Beat {
+        sent,
+        epoch: LIFE.epoch,
+        echo: Some(Echo { sent: 1_000_000, arrived: sent }),
+        probe: true,
+        interval: 100,
+        flags: Flags { eligible: active, active },
+        manager: Some("a".parse().expect("a name")),
+        sees: 2,
+        version: 1,
+        hash: 0,
+        have: 0,
+        time: 5,
+        time_error: Some(1),
+    };
+    entry(2, &beat.encode())
+}
+
+pub fn write() {
+    let here = [said(&Message::Welcome(welcome())), beat(10, true)].concat();
+    let conversation = |name: &str, wanted: &str, rest: &[u8]| {
+        seed(target, "group", name, wanted, &[&here, rest].concat());
+    };
+    seed(target, "group", "welcome", "welcome", &said(&Message::Welcome(welcome())));
+    conversation("here", "here", &[]);
+    conversation("manager", "another manager", &beat(11, true));
+    let yours = Some(Life { epoch: 9, nonce: 9 });
+    let again = said(&Message::Welcome(Welcome { yours, ..welcome() }));
+    conversation("set-back", "set back", &again);
+    conversation("welcome-again", "welcome again", &again);
+    let record = |version| Record {
+        key: "fan".parse().expect("a key"),
+        version,
+        class: Class::Dynamic,
+        at: 7,
+        value: vec![1; 20].into(),
+    };
+    let gone = vec!["old".parse().expect("a key")];
+    let push = |from, to, set| Push { life: LIFE, from, to, last: true, set, gone: gone.clone() };
+    let first = said(&Message::Push(push(0, 3, vec![record(3)])));
+    conversation("push", "push", &first);
+    let gap = said(&Message::Push(push(7, 8, vec![record(8)])));
+    conversation("gap", "push", &[first, gap, beat(12, false)].concat());
+    conversation("again", "again", &said(&Message::Again));
+    conversation("leaving", "leaving", &said(&Message::Leaving));
+    conversation("left", "closed", &said(&Message::Leaving));
+    conversation("program", "program", &said(&Message::Program(vec![1, 2, 3])));
+    conversation("call", "call", &said(&Message::Call(1, Channel::Program, vec![1])));
+    conversation("answer", "answer", &said(&Message::Answer(1, vec![])));
+    conversation("kind", "unknown kind", &entry(0, &[1, 200]));
+    conversation("silent", "closed", &entry(0x67, &[]).repeat(20));
+    conversation("beat", "beat", &beat(11, false));
+    conversation("ended", "here", &[entry(6, &[]), entry(7, &[]), entry(5, &[])].concat());
+    let envelope = Envelope { reign: Reign::default(), kind: Kind::Vote, payload: vec![1] };
+    conversation("envelope", "envelope", &entry(4, &envelope.encode()));
+    let (key, value) = ("name".to_owned(), vec![1, 2]);
+    let (kind, body) = Change::Set(Set { key, value, expect: Expect::Any }).encode();
+    let kind = u8::try_from(kind).expect("there are few kinds");
+    conversation("change", "change", &entry(4, &[&[kind], &body[..]].concat()));
+}
