@@ -60,9 +60,10 @@ pub fn init(program: &str, verbosity: u8) -> Result<(), LogError> {
 }
 
 fn filter(variable: Option<&str>, verbosity: u8) -> Result<EnvFilter, LogError> {
+    // The consensus engine reports each attempt that fails, which its caller handles.
     let level = match verbosity {
-        0 => "info",
-        1 => "debug",
+        0 => "info,openraft=off",
+        1 => "debug,openraft=off",
         _ => "trace",
     };
     let directives = variable.filter(|text| !text.trim().is_empty()).unwrap_or(level);
@@ -93,8 +94,8 @@ mod tests {
 
     #[test]
     fn the_variable_wins_over_the_count() {
-        assert_eq!(filter(None, 0).unwrap().to_string(), "info");
-        assert_eq!(filter(Some(" "), 1).unwrap().to_string(), "debug");
+        assert_eq!(filter(None, 0).unwrap().to_string(), "openraft=off,info");
+        assert_eq!(filter(Some(" "), 1).unwrap().to_string(), "openraft=off,debug");
         assert_eq!(filter(None, 9).unwrap().to_string(), "trace");
         assert_eq!(filter(Some("warn"), 2).unwrap().to_string(), "warn");
     }

@@ -71,24 +71,25 @@ async fn dial_one((from, to): Path) -> io::Result<TcpStream> {
 /// Connects over whichever network answers first.
 pub(super) async fn reach(paths: &[Path]) -> Result<TcpStream, NoLink> {
     let mut attempts: JoinSet<_> = paths.iter().map(|path| dial_one(*path)).collect();
-    let mut refused = false;
+    let mut failed = None;
     let all = async {
         while let Some(attempt) = attempts.join_next().await {
             match attempt.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(stream) => return Some(Some(stream)),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    return Some(None);
-                }
-                Err(_) => {}
+                Err(error) => match error.kind() {
+                    io::ErrorKind::ConnectionRefused => return Some(None),
+                    // A machine that is off looks like that.
+                    io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {}
+                    _ => failed = Some(error),
+                },
             }
         }
         None
     };
-    match all.await {
+    let refused = match all.await {
         Some(Some(stream)) => return Ok(stream),
-        Some(None) => refused = true,
-        None => {}
-    }
+        answer => answer.is_some(),
+    };
     let better = async {
         while let Some(attempt) = attempts.join_next().await {
             if let Ok(Ok(stream)) = attempt {
@@ -100,7 +101,7 @@ pub(super) async fn reach(paths: &[Path]) -> Result<TcpStream, NoLink> {
     match timeout(REFUSED, better).await {
         Ok(Some(stream)) => Ok(stream),
         _ if refused => Err(NoLink::Refused),
-        _ => Err(NoLink::Silent),
+        _ => Err(failed.map_or(NoLink::Silent, NoLink::Io)),
     }
 }
 
