@@ -206,12 +206,23 @@ impl Member {
     fn persist(&mut self, epoch: u64) {
         let (state, to) = (self.options.state.clone(), self.outlets.happened.clone());
         warn!(epoch, "the others know of a later life of this member: its disk was set back");
-        tokio::task::spawn_blocking(move || match epoch::store(&state, epoch) {
-            Ok(()) => {
-                let _ = to.blocking_send(Happened::Persisted(epoch));
+        // Nobody believes this member before it is there: a disk that is full is waited for.
+        tokio::spawn(async move {
+            let mut complained = false;
+            loop {
+                let folder = state.clone();
+                match tokio::task::spawn_blocking(move || epoch::store(&folder, epoch)).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(error)) if !complained => {
+                        complained = true;
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "the epoch is not stored; trying on");
+                    }
+                    _ => {}
+                }
+                tokio::time::sleep(LOOK).await;
             }
-            // Its records are believed by nobody until it succeeds, with the next welcome.
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "no epoch"),
+            let _ = to.send(Happened::Persisted(epoch)).await;
         });
     }
 
