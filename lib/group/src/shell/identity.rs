@@ -21,14 +21,8 @@ pub(super) struct Identity {
     pub roster: Arc<Roster>,
 }
 
-/// Why somebody new is not taken in.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NotPinned {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
+/// The word on each that was to be written, or why none of them was.
+pub(super) type Written = Result<Vec<Result<(), Refusal>>, StoreError>;
 
 impl Identity {
     /// Reads it; none if this program has no part of the group key.
@@ -86,15 +80,27 @@ impl Identity {
         Ok(false)
     }
 
-    /// Pins the key of somebody new to its name: on disk, before anything it says counts.
-    pub fn pin(&mut self, peer: &Peer) -> Result<(), NotPinned> {
-        let mut roster = Roster::clone(&self.roster);
-        roster.pin(self.local.identity(), &peer.key, &peer.hello)?;
-        let mut met = self.met.load()?;
-        met.pin(self.local.identity(), &peer.key, &peer.hello)?;
-        self.met.store(&met)?;
-        self.roster = Arc::new(roster);
-        Ok(())
+    /// Whether somebody new may be pinned, as far as this machine's roster goes.
+    pub fn judge(&self, peer: &Peer) -> Result<(), Refusal> {
+        self.roster.judge(self.local.identity(), &peer.key, &peer.hello, Newcomers::Admit).map(drop)
+    }
+
+    /// What writes new members to disk, away from the loop, which no disk may hold up: with the word on each.
+    pub fn to_disk(&self, peers: Vec<Peer>) -> impl FnOnce() -> Written + Send + 'static {
+        let (met, local) = (self.met.clone(), Arc::clone(&self.local));
+        move || {
+            let mut roster = met.load()?;
+            let pin = |peer: &Peer| roster.pin(local.identity(), &peer.key, &peer.hello).map(drop);
+            let pinned = peers.iter().map(pin).collect();
+            met.store(&roster)?;
+            Ok(pinned)
+        }
+    }
+
+    /// Counts on somebody new, who is on disk.
+    pub fn pin(&mut self, peer: &Peer) -> Result<(), Refusal> {
+        let roster = Arc::make_mut(&mut self.roster);
+        roster.pin(self.local.identity(), &peer.key, &peer.hello).map(drop)
     }
 
     /// Whether a member that was let in still would be.

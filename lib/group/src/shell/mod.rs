@@ -219,6 +219,7 @@ enum Happened {
     Knocked(Name, bool),
     Came(tokio::net::TcpStream, std::net::SocketAddr),
     Accepted(secure_link::gate::Place, Option<Box<(tokio::net::TcpStream, secure_link::Session)>>),
+    Pinned(Vec<peers::Newcomer>, identity::Written),
     Datagram(usize, std::net::SocketAddr, Vec<u8>),
     Said(Name, LinkId, Box<Message>),
     Heard(Name, LinkId),

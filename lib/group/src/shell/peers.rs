@@ -10,7 +10,7 @@ use secure_link::{DatagramId, Name, Session};
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
-use super::identity::{ask, asks, is_at};
+use super::identity::{Written, ask, asks, is_at};
 use super::link::{self, Link};
 use super::run::{Member, Peer, Unanswered};
 use super::{Happened, SendError};
@@ -19,6 +19,9 @@ use crate::wire::{Beat, MAX_PROGRAM, Message};
 
 /// Complaints about one member are this far apart.
 const COMPLAIN: Duration = Duration::from_secs(60);
+
+/// Somebody whose key is not on disk yet: its connection, and whether this end made it.
+pub(super) type Newcomer = (TcpStream, Session, bool);
 
 impl Member {
     pub(super) fn forget_session(&mut self, name: &Name) {
@@ -160,19 +163,60 @@ impl Member {
         });
     }
 
+    /// A connection has ended in a session; somebody new waits until it is on disk.
     pub(super) fn linked(&mut self, (stream, session): (TcpStream, Session), dialled: bool) {
+        let name = &session.peer.hello.name;
+        if !session.peer.is_new || !self.peers.contains_key(name) {
+            self.join((stream, session), dialled);
+        } else if let Err(error) = self.identity.judge(&session.peer) {
+            warn!(member = %name, %error, "a new member was turned away");
+        } else {
+            self.newcomers.retain(|other| other.1.peer.hello.name != *name);
+            self.newcomers.push((stream, session, dialled));
+            self.pin();
+        }
+    }
+
+    /// Writes those to disk who wait for it, all at once.
+    fn pin(&mut self) {
+        if self.pinning || self.newcomers.is_empty() {
+            return;
+        }
+        self.pinning = true;
+        let newcomers = std::mem::take(&mut self.newcomers);
+        let peers = newcomers.iter().map(|(_, session, _)| session.peer.clone()).collect();
+        let (write, to) = (self.identity.to_disk(peers), self.outlets.happened.clone());
+        tokio::spawn(async move {
+            let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|_| Ok(vec![]));
+            let _ = to.send(Happened::Pinned(newcomers, written)).await;
+        });
+    }
+
+    pub(super) fn pinned(&mut self, newcomers: Vec<Newcomer>, written: Written) {
+        self.pinning = false;
+        let written = written.unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "new members were turned away");
+            vec![]
+        });
+        for ((stream, session, dialled), word) in newcomers.into_iter().zip(written) {
+            let (name, node) = (&session.peer.hello.name, session.peer.id());
+            match word.and_then(|()| self.identity.pin(&session.peer)) {
+                Ok(()) => {
+                    info!(member = %name, %node, "a new member, let in by the group key, is pinned");
+                    self.join((stream, session), dialled);
+                }
+                Err(error) => warn!(member = %name, %error, "a new member was turned away"),
+            }
+        }
+        self.pin();
+    }
+
+    fn join(&mut self, (stream, session): (TcpStream, Session), dialled: bool) {
         let (node, admitted_by) = (session.peer.id(), session.peer.admitted_by);
         let name = session.peer.hello.name.clone();
         let id = self.next_link;
         self.next_link += 1;
-        if session.peer.is_new && self.peers.contains_key(&name) {
-            if let Err(error) = self.identity.pin(&session.peer) {
-                let error = &error as &dyn std::error::Error;
-                warn!(member = %name, error, "a new member was turned away");
-                return;
-            }
-            info!(member = %name, %node, "a new member, let in by the group key, is pinned");
-        }
         // It may have been shut out, or taken off the list, since it was let in.
         if !self.identity.stands(node, admitted_by) || !self.peers.contains_key(&name) {
             info!(member = %name, "a member that is not in the list, or is shut out, was turned away");

@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::identity::Identity;
 use super::link::{Link, Outlets};
+use super::peers::Newcomer;
 use super::sockets::Sockets;
 use super::{
     Call, Callee, Clock, Command, Happened, MAX_HAPPENED, Nodes, Options, Received, SendError,
@@ -64,6 +65,9 @@ pub(super) struct Member {
     pub(super) peers: BTreeMap<Name, Peer>,
     pub(super) sessions: BTreeMap<DatagramId, Name>,
     pub(super) gate: Gate,
+    /// Who is to be written to disk, when what is being written is there. At most one of each listed name.
+    pub(super) newcomers: Vec<Newcomer>,
+    pub(super) pinning: bool,
     pub(super) next_link: LinkId,
     pub(super) next_call: u64,
     pub(super) calls: BTreeMap<u64, Unanswered>,
@@ -116,6 +120,8 @@ impl Member {
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             gate: Gate::default(),
+            newcomers: vec![],
+            pinning: false,
             next_link: 1,
             next_call: 1,
             calls: BTreeMap::new(),
@@ -241,6 +247,7 @@ impl Member {
                     self.linked(*session, false);
                 }
             }
+            Happened::Pinned(newcomers, written) => self.pinned(newcomers, written),
             Happened::Datagram(network, from, bytes) => self.datagram(network, from, bytes),
             Happened::Said(name, id, message) => match *message {
                 Message::Answer(number, bytes) => {
