@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Eight members on two networks: the manager's process is killed, its machine lost, the group parted and whole again, and the
-# lowest address comes back; each time all agree on one manager. Settings outlive a minority, orders are carried out once.
+# lowest address comes back; each time all agree on one manager. Settings outlive a minority and a full disk,
+# orders are carried out once.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
 
@@ -9,3 +10,4 @@ modprobe -a sch_netem bridge veth
 /mnt/tests/scenarios/group-rack --rounds 3 kill lose part
 /mnt/tests/scenarios/group-rack --rounds 1 --loss 5 kill lose rejoin
 /mnt/tests/scenarios/group-rack --members 5 --rounds 3 hostile orders settings
+/mnt/tests/scenarios/group-rack --members 5 --rounds 2 full

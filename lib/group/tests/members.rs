@@ -276,3 +276,36 @@ async fn a_disk_that_was_set_back_is_noticed() {
     all_see(&machines, 2, "blade1").await;
     assert_eq!(std::fs::read_to_string(machines[1].root().join("state/epoch")).unwrap(), "5\n");
 }
+
+#[tokio::test]
+async fn an_epoch_that_the_disk_does_not_take_is_told_when_it_does() {
+    let mut machines = machines(16, 2);
+    let list = machines[1].root().join("group.toml");
+    let both = std::fs::read_to_string(&list).unwrap();
+    for _ in 0..3 {
+        machines[1].start().await;
+        machines[1].group = None;
+    }
+    for machine in &mut machines {
+        machine.start().await;
+    }
+    all_see(&machines, 2, "blade1").await;
+    machines[1].group().leave().await;
+    std::fs::write(machines[1].root().join("state/epoch"), "1\n").unwrap();
+    // It starts by itself, and its disk is full when it hears of its later life.
+    std::fs::write(&list, "[[member]]\nname = 'blade2'\naddresses = ['127.16.0.2']\n").unwrap();
+    machines[1].start().await;
+    let new = machines[1].root().join("state/epoch.new");
+    std::fs::create_dir(&new).unwrap();
+    std::fs::write(&list, both).unwrap();
+    machines[1].group().reload().await.unwrap();
+    machines[0].until("an old life is told", |s| s.counters.stale > 0).await;
+    for machine in &machines {
+        let status = machine.status().await;
+        assert!(status.sees == 1 && status.life.epoch <= 2, "{status:#?}");
+    }
+    std::fs::remove_dir(&new).unwrap();
+    all_see(&machines, 2, "blade1").await;
+    assert_eq!(machines[1].status().await.life.epoch, 5);
+    assert_eq!(std::fs::read_to_string(machines[1].root().join("state/epoch")).unwrap(), "5\n");
+}
