@@ -80,7 +80,8 @@ pub struct World {
     pub figures: Figures,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
-    remembered: Vec<(usize, usize, LinkId, usize, Beat)>,
+    /// Of the first network; with whether each has not been let through yet.
+    remembered: Vec<(usize, usize, LinkId, Beat, bool)>,
     log: Option<Vec<String>>,
 }
 
@@ -278,10 +279,13 @@ impl World {
 
     fn beat(&mut self, from: usize, to: usize, beat: &Beat) {
         let Some(&id) = self.nodes[from].sessions.get(&to) else { return };
+        let mut held_back = true;
         for network in 0..NETWORKS {
             if !self.network.open(from, to, network) || self.rng.permille(self.network.loss) {
                 continue;
             }
+            held_back = false;
+            self.reached(from, to);
             let copies = 1 + usize::from(self.rng.permille(self.network.twice));
             for _ in 0..copies {
                 let delay = self.network.delay(&mut self.rng);
@@ -289,23 +293,30 @@ impl World {
                 self.plan(delay, Happens::Beat(from, to, id, network, beat));
             }
         }
-        if self.rng.permille(20) {
+        // Who can send again can also hold back: such beats are new when they come.
+        if self.rng.permille(if held_back { 200 } else { 20 }) {
             if self.remembered.len() == REMEMBERED {
                 let at = self.rng.index(REMEMBERED);
                 self.remembered.swap_remove(at);
             }
-            self.remembered.push((from, to, id, 0, beat.clone()));
+            self.remembered.push((from, to, id, beat.clone(), held_back));
         }
     }
 
     /// Somebody on the first network sends again what was sent, also for those who are dead.
     fn replay(&mut self) {
+        if self.now > CALM {
+            return;
+        }
         if !self.remembered.is_empty() {
-            let (from, to, id, network, beat) = self.rng.pick(&self.remembered).clone();
-            if self.now > CALM {
-                return;
+            let at = self.rng.index(self.remembered.len());
+            let (from, to, id, beat, held_back) = &mut self.remembered[at];
+            let (from, to, id, beat) = (*from, *to, *id, Box::new(beat.clone()));
+            if std::mem::take(held_back) {
+                self.reached(from, to);
+                self.count("beats held back for a while");
             }
-            self.plan(10, Happens::Beat(from, to, id, network, Box::new(beat)));
+            self.plan(10, Happens::Beat(from, to, id, 0, beat));
             self.count("beats sent again");
         }
         let after = self.rng.between(1_000, 30_000);
@@ -434,7 +445,9 @@ impl World {
 
     /// Its program ends: the kernel ends its links, unless the machine is lost too.
     pub fn kill(&mut self, of: usize, machine: bool) {
-        self.nodes[of].core = None;
+        if self.nodes[of].core.take().is_some() {
+            self.checks.there[of] = self.now;
+        }
         self.nodes[of].machine = machine;
         let links = self.network.links.iter();
         let ids: Vec<LinkId> =
