@@ -20,6 +20,7 @@ wait_for 20 "its host has it" is_size "$(node 1 data)" $((2 << 20))
 start_writer "$(node 1 data)" 1 stamps1
 wait_for 20 "its host writes" grown stamps1 64
 refused 75 'is not let go by blade b1' handover data b2
+refused 75 'the agent of blade b9 is not connected' handover --force data b9
 kill -0 "$writer" || fail "a refused hand-over ended the writer"
 check "by force it is handed over" usb-gadget-drive handover --force data b2
 writer_ended "the hand-over"

@@ -170,7 +170,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Gives an exclusive share to another writer.
+    /// Gives an exclusive share to another writer, whose agent must be there to take it.
     ///
     /// # Errors
     /// Why not.
@@ -181,6 +181,10 @@ impl Manager {
         to: &BladeName,
         force: bool,
     ) -> Result<Option<String>, VerbError> {
+        self.check_right(share, to)?;
+        if !self.lock().agents.contains_key(to) {
+            return Err(OrderError::NotConnected(to.clone()).into());
+        }
         let (share, to) = (share.clone(), to.clone());
         match self.request(Request::HandOver { share, from, to, force }).await? {
             Outcome::Done(told) => Ok(told),
