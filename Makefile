@@ -45,7 +45,7 @@ test-full: lint unit packages
 	tests/mutants ipmi-mux
 	tests/mutants usb-gadget-drive
 	tests/mutants group
-	lib/secure-link/tests/mutants/run
+	tests/mutants secure-link
 	tests/conformance/usb-gadget-drive $(CARGO_TARGET_DIR)/release/usb-gadget-drive
 	tests/lab/scenarios --full
 
