@@ -13,6 +13,7 @@ use crate::agent;
 use crate::agent::config::{LocalDrive, ManagerConfig};
 use crate::arbiter::{BladeName, ShareName};
 use crate::args::AskArgs;
+use crate::client;
 use crate::config::Config;
 use crate::link::message::Kind;
 use crate::manager::Copied;
@@ -202,7 +203,7 @@ pub fn describe_agent(config: &agent::config::Config) -> Result<String, TlsError
     }
     match &config.manager {
         Some(ManagerConfig { address, nbd, tls, .. }) => {
-            agent::tls::load(tls)?;
+            client::tls::load(tls)?;
             let tls = tls.display();
             let _ = writeln!(out, "manager at {address}, NBD at {nbd}, certificate in {tls}");
         }

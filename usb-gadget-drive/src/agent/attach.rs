@@ -2,7 +2,7 @@
 //! `/dev/nbdN` for a session: attached, taken over from an agent that is gone, detached.
 //!
 //! The time limits hang together. A host resets the device when its thread is stuck for 8 to 10 s. The agent answers
-//! within 5 s ([`super::proxy::HOLD`]); the kernel takes an agent that has not answered for [`TIMEOUT`] for dead and
+//! within 5 s ([`crate::client::proxy::HOLD`]); the kernel takes an agent that has not answered for [`TIMEOUT`] for dead and
 //! waits [`DEAD_CONN_TIMEOUT`] for its successor. systemd starts that within 200 ms. A request that was in flight
 //! when the agent died is sent again only when its own time is over.
 
@@ -17,16 +17,16 @@ use std::time::Duration;
 use kernel_abi::nbd_netlink::{Connect, Control, NbdError};
 use tracing::debug;
 
-use super::connect::MAX_REQUEST;
-use super::proxy::Export;
 use super::spec::Spec;
+use crate::client::connect::MAX_REQUEST;
+use crate::client::proxy::Export;
 
 /// How long the kernel waits for an answer, seconds.
 pub const TIMEOUT: u64 = 6;
 /// How long requests wait for another agent, seconds.
 pub const DEAD_CONN_TIMEOUT: u64 = 3;
 /// Requests the kernel sends at a time. With [`MAX_REQUEST`] 4 MiB: what a line of 1 MB/s carries within
-/// [`super::proxy::HOLD`], so that a slow line is not taken for a dead one.
+/// [`crate::client::proxy::HOLD`], so that a slow line is not taken for a dead one.
 const QUEUE: u32 = 16;
 /// What our devices are known by in sysfs, and the version of what follows.
 const MARK: &str = "midplane1";

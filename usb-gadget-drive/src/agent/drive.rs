@@ -15,12 +15,12 @@ use kernel_abi::nbd_netlink::NbdError;
 use tracing::{error, info, warn};
 
 use super::attach::{self, Device, Label};
-use super::connect::{Connect, ConnectError};
-use super::proxy::{Cause, Proxy};
-use super::pump;
 use super::spec::{Place, Spec};
 use super::stop::Stop;
-use super::tls::Manager;
+use crate::client::connect::{Connect, ConnectError};
+use crate::client::proxy::{Cause, Proxy};
+use crate::client::pump;
+use crate::client::tls::Manager;
 
 /// First and longest pause before a drive that ended is tried again.
 const MIN_PAUSE: Duration = Duration::from_millis(500);

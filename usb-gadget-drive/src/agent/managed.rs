@@ -12,11 +12,11 @@ use gadget::{Gadget, LunError, LunId};
 use tokio::sync::watch;
 
 use super::drive::{Drive, Report, State};
-use super::pump::STACK;
 use super::spec::{Place, Spec};
 use super::stop::Stop;
-use super::tls::Manager;
 use crate::arbiter::{self, Access, ShareName};
+use crate::client::pump::STACK;
+use crate::client::tls::Manager;
 use crate::link::export_name::ExportName;
 use crate::link::message::{self, Claim, DriveState, Failure, Kind, Order, short};
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use gadget::Kind;
 
-use super::connect::{Connect, Tcp, Unix};
-use super::tls::{Manager, Share};
 use crate::arbiter::{Access, Claim};
+use crate::client::connect::{Connect, Tcp, Unix};
+use crate::client::tls::{Manager, Share};
 use crate::link::export_name::ExportName;
 
 /// Longest description, characters: it is part of the identifier that the kernel keeps.

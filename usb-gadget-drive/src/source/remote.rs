@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A drive of another NBD server.
 //!
-//! Requests go over a socket pair to a pump ([`crate::agent::pump`]), as the kernel's do at a blade: it connects anew
+//! Requests go over a socket pair to a pump ([`crate::client::pump`]), as the kernel's do at a blade: it connects anew
 //! when the server is restarted, sends again what was lost by that, and answers with errors when it stays away. After
 //! a failed write all is answered with errors until the source is opened again.
 
@@ -16,14 +16,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::{Abilities, Source, Zeroing};
-use crate::agent::connect::{Connect, ConnectError, MAX_REQUEST};
-use crate::agent::proxy::{Export, Proxy};
-use crate::agent::pump::{self, STACK};
+use crate::client::connect::{Connect, ConnectError, MAX_REQUEST};
+use crate::client::proxy::{Export, Proxy};
+use crate::client::pump::{self, STACK};
 use crate::nbd::ErrorCode;
 use crate::nbd::reply::{ReplyHeader, SimpleReply};
 use crate::nbd::request::{Request, command, flag};
 
-/// How long a request waits while the server is away. Less than [`crate::agent::proxy::HOLD`]: a blade is to hear
+/// How long a request waits while the server is away. Less than [`crate::client::proxy::HOLD`]: a blade is to hear
 /// that the server behind ours is away, and not to take ours for dead.
 pub const HOLD: Duration = Duration::from_secs(4);
 
@@ -91,7 +91,7 @@ enum Slot {
 }
 
 impl RemoteSource {
-    /// Connects; blocks for at most [`crate::agent::connect::ATTEMPT`]. `uri` is for messages.
+    /// Connects; blocks for at most [`crate::client::connect::ATTEMPT`]. `uri` is for messages.
     ///
     /// # Errors
     /// See [`OpenError`].

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
 
-use crate::agent::connect::{Connect, Tcp, Unix};
-use crate::agent::tls::{self, Secured};
+use crate::client::connect::{Connect, Tcp, Unix};
+use crate::client::tls::{self, Secured};
 use crate::serve::tls::TlsError;
 
 /// Longest that is read, bytes: a Unix socket's path and the longest name of an export go into it.

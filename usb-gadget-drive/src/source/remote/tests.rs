@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::*;
-use crate::agent::connect::Unix;
+use crate::client::connect::Unix;
 use crate::serve::Server;
 use crate::serve::exports::{FixedShares, Share};
 use crate::source::place::Place;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::agent::proxy::Export;
+use crate::client::proxy::Export;
 use crate::nbd::flags;
 
 const EXPORT: Export = Export { size: 1 << 20, flags: flags::HAS_FLAGS | flags::SEND_FLUSH };

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use rustix::event::PollFlags;
 
 use super::super::connect::Stream;
-use crate::agent::replay::Payload;
+use crate::client::replay::Payload;
 use crate::nbd::request::Request;
 
 /// Pieces written at a time; the kernel takes 1024.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::agent::replay::Payload;
+use crate::client::replay::Payload;
 #[cfg(doc)]
 use crate::nbd::request::{command, flag};
 use crate::nbd::{ErrorCode, flags};
