@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Any device of any machine of a group, found by pattern and leased to one user at a time.
+//!
+//! * Formats: [`record`] (devices, leases, stamps), [`wire`] (what units, managers and holders tell one
+//!   another), [`pattern`].
+//! * Cores, without clock, socket or file: [`unit::core`] (who owns devices has the last word on leases),
+//!   [`manager::core`] (lists, finders, requests), [`policy`].
+//!
+//! A *unit* has devices and one manager, and leases end only there. A *manager* brokers: it knows devices, answers
+//! finders, judges requests by policy, and asks the unit. A *holder* has a lease, and speaks with the unit itself, so
+//! that no manager is in the way of data or renewals.
+#![forbid(unsafe_code)]
+
+pub mod manager;
+pub mod pattern;
+pub mod policy;
+pub mod record;
+pub mod unit;
+pub mod wire;

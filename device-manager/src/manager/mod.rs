@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A manager: brokers devices of all units to services of all machines.
+
+pub mod core;

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A unit: owns the devices of its machine, and has the last word on them.
+
+pub mod core;

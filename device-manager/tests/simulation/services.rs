@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Services: each has a finder at its manager, wants devices now and then, holds them, gives them back, or vanishes.
+
+use std::collections::BTreeMap;
+
+use device_manager::manager::core::{Ask, Event, Report, Scope};
+use device_manager::record::{Device, DeviceId, Found, Holder};
+use device_manager::unit::core::{self as unit, Micros};
+use device_manager::wire::{FromHolder, Grant, Refusal, RequestNo, ToHolder};
+use seeds::Rng;
+
+use crate::world::{Due, QUIET, SECOND, TTL, World};
+
+pub struct Service {
+    pub manager: usize,
+    /// Of the manager's life that it is with.
+    pub life: u64,
+    pub finder: u64,
+    pub told: BTreeMap<DeviceId, Device>,
+    pub state: State,
+    pub next_at: Micros,
+    queues: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum State {
+    Idle,
+    Asked { no: RequestNo, waited: bool },
+    Has(Box<Held>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub unit: usize,
+    pub grant: Grant,
+    pub conn: u64,
+    pub renewed: Micros,
+    pub until: Micros,
+    pub opened: bool,
+}
+
+impl Service {
+    pub fn new(_: usize, manager: usize, rng: &mut Rng) -> Self {
+        let queues = rng.permille(600);
+        Self {
+            manager,
+            life: 0,
+            finder: 0,
+            told: BTreeMap::new(),
+            state: State::Idle,
+            next_at: 0,
+            queues,
+        }
+    }
+}
+
+impl World {
+    /// A service's turn.
+    pub fn service(&mut self, at: usize) {
+        // At the very end nothing changes, so that all can be compared.
+        if self.now > QUIET {
+            return;
+        }
+        let pause = self.rng.between(50_000, 800_000);
+        self.after(self.now + pause, Due::Service(at));
+        let (manager, life) = (self.services[at].manager, self.services[at].life);
+        if self.managers[manager].core.is_none() {
+            return;
+        }
+        if self.managers[manager].life != life {
+            let life = self.managers[manager].life;
+            let number = self.number();
+            let service = &mut self.services[at];
+            (service.life, service.finder) = (life, number);
+            service.told.clear();
+            let pattern = if self.rng.permille(500) { "type=disk" } else { "" };
+            self.manager(
+                manager,
+                Event::Find(number, pattern.parse().expect("it is good"), Scope::Group),
+            );
+        }
+        match self.services[at].state.clone() {
+            State::Idle => self.want(at),
+            State::Asked { no, .. } => {
+                if self.now > self.services[at].next_at {
+                    self.manager(manager, Event::Cancel(no));
+                    self.services[at].state = State::Idle;
+                }
+            }
+            State::Has(held) => self.hold(at, held),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.seen.numbers += 1;
+        self.seen.numbers
+    }
+
+    fn want(&mut self, at: usize) {
+        let told: Vec<DeviceId> = self.services[at].told.keys().copied().collect();
+        if told.is_empty() || !self.rng.permille(500) {
+            return;
+        }
+        let (device, no, now) = (*self.rng.pick(&told), self.number(), self.now);
+        let service = &mut self.services[at];
+        let manager = service.manager;
+        service.state = State::Asked { no, waited: false };
+        service.next_at = now + 40 * SECOND;
+        let holder =
+            Holder { machine: self.managers[manager].name.clone(), uid: at as u32, groups: vec![] };
+        let queue = service.queues;
+        let ask = Ask { device, function: 0, holder, queue, limit_s: None, since_ms: now / 1000 };
+        self.manager(manager, Event::Ask(no, ask));
+    }
+
+    fn hold(&mut self, at: usize, held: Box<Held>) {
+        let name = self.managers[self.services[at].manager].name.clone();
+        let (no, token, unit) = (held.grant.no, held.grant.token.clone(), held.unit);
+        // The unit's program is away: its lease goes on.
+        if self.units[unit].core.is_none() {
+            return;
+        }
+        if self.now > held.until {
+            self.came(unit, held.conn, &name, FromHolder::Release);
+            self.services[at].state = State::Idle;
+            return;
+        }
+        if !held.opened {
+            let data = self.number();
+            if let State::Has(held) = &mut self.services[at].state {
+                held.opened = true;
+            }
+            self.came(unit, held.conn, &name, FromHolder::Open { no, token: token.clone() });
+            self.came(unit, data, &name, FromHolder::Data { no, token });
+        } else if self.now > held.renewed + TTL / 3 {
+            if let State::Has(held) = &mut self.services[at].state {
+                held.renewed = self.now;
+            }
+            self.count("renewals");
+            self.came(unit, held.conn, &name, FromHolder::Renew);
+        }
+    }
+
+    fn came(
+        &mut self,
+        unit: usize,
+        conn: u64,
+        name: &device_manager::record::Machine,
+        said: FromHolder,
+    ) {
+        self.unit(unit, unit::Event::Came(conn, name.clone(), said));
+    }
+
+    pub fn told(&mut self, manager: usize, finder: u64, report: &Report) {
+        let service = self.services.iter_mut().find(|s| s.manager == manager && s.finder == finder);
+        let Some(service) = service else { return };
+        let wrong = match report {
+            Report::Match(device, _) => {
+                service.told.insert(device.id, (**device).clone()).map(|_| "a match twice")
+            }
+            Report::Changed(device, _) => {
+                match service.told.insert(device.id, (**device).clone()) {
+                    None => Some("a change of what did not match"),
+                    Some(old) if old.stamp.order() >= device.stamp.order() => {
+                        Some("an older record after a newer")
+                    }
+                    Some(old) if old.gen_no != device.gen_no => Some("another device as a change"),
+                    Some(_) => None,
+                }
+            }
+            Report::Gone(id) => {
+                service.told.remove(id).is_none().then_some("the end of what did not match")
+            }
+        };
+        if let Some(wrong) = wrong {
+            self.broken = Some(format!("a finder of m{manager} is told {wrong}: {report:?}"));
+        }
+    }
+
+    pub fn waits(&mut self, manager: usize, no: RequestNo) {
+        for service in self.services.iter_mut().filter(|s| s.manager == manager) {
+            if let State::Asked { no: asked, waited } = &mut service.state
+                && *asked == no
+            {
+                *waited = true;
+            }
+        }
+    }
+
+    pub fn answered(&mut self, manager: usize, no: RequestNo, answer: Result<Box<Grant>, Refusal>) {
+        let is = |s: &Service| {
+            s.manager == manager && matches!(s.state, State::Asked { no: asked, .. } if asked == no)
+        };
+        let Some(at) = self.services.iter().position(is) else { return };
+        let State::Asked { waited, .. } = self.services[at].state else { return };
+        match answer {
+            Ok(grant) => {
+                self.count("grants");
+                if waited {
+                    self.count("queued and granted");
+                }
+                let unit = self
+                    .units
+                    .iter()
+                    .position(|u| u.name == grant.device.unit)
+                    .expect("it is there");
+                let (conn, until) =
+                    (self.number(), self.now + self.rng.between(SECOND, 50 * SECOND));
+                let held =
+                    Held { unit, grant: *grant, conn, renewed: self.now, until, opened: false };
+                self.services[at].state = State::Has(Box::new(held));
+            }
+            Err(_) => {
+                self.count("refusals");
+                self.services[at].state = State::Idle;
+            }
+        }
+    }
+
+    pub fn answer_service(&mut self, unit: usize, conn: u64, message: ToHolder) {
+        let is = |s: &Service| matches!(&s.state, State::Has(held) if held.unit == unit && held.conn == conn);
+        let Some(at) = self.services.iter().position(is) else { return };
+        if let ToHolder::Ended(why) = message {
+            let State::Has(held) = &self.services[at].state else { return };
+            // Who renews in time keeps what it has.
+            if why == "it was not renewed" && self.now < held.renewed + TTL && held.opened {
+                self.broken =
+                    Some(format!("service {at} renewed lease {}, which expired", held.grant.no));
+            }
+            self.services[at].state = State::Idle;
+        }
+    }
+
+    pub fn hang(&mut self, unit: usize, conn: u64) {
+        self.answer_service(unit, conn, ToHolder::Ended("hung up".to_owned()));
+    }
+
+    /// The unit's program is away: its holders come again when it is back.
+    pub fn unit_gone(&mut self, unit: usize) {
+        for at in 0..self.services.len() {
+            let number = self.number();
+            let now = self.now;
+            if let State::Has(held) = &mut self.services[at].state
+                && held.unit == unit
+            {
+                (held.conn, held.opened, held.renewed) = (number, false, now);
+            }
+        }
+    }
+
+    pub fn manager_gone(&mut self, at: usize, manager: usize) {
+        if self.services[at].manager == manager
+            && matches!(self.services[at].state, State::Asked { .. })
+        {
+            self.services[at].state = State::Idle;
+        }
+    }
+
+    /// The real thing: two paths to a device must never be.
+    pub fn carry(&mut self, unit: usize, no: u64, found: &Found) {
+        if let Some(old) = self.units[unit].paths.insert(found.path.clone(), no) {
+            self.broken = Some(format!(
+                "u{unit}: lease {no} is carried on {}, which lease {old} has",
+                found.path
+            ));
+        }
+    }
+
+    pub fn path_gone(&mut self, _: usize, _: u64) {}
+}
