@@ -21,3 +21,5 @@ pub mod listen_fds;
 pub mod nbd_netlink;
 #[cfg(feature = "peer_groups")]
 pub mod peer_groups;
+#[cfg(feature = "tty_lines")]
+pub mod tty_lines;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Compares our layouts and numbers with the kernel headers installed on this machine, by asking the C compiler.
-#![cfg(all(feature = "cuse", feature = "ipmi_devintf"))]
+#![cfg(all(feature = "cuse", feature = "ipmi_devintf", feature = "tty_lines"))]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeMap;
@@ -189,6 +189,23 @@ fn netlink_layouts_and_numbers_are_the_headers() {
             ("NBD_DEVICE_ITEM", nl::NBD_DEVICE_ITEM.into()),
             ("NBD_DEVICE_INDEX", nl::NBD_DEVICE_INDEX.into()),
             ("NBD_DEVICE_CONNECTED", nl::NBD_DEVICE_CONNECTED.into()),
+        ],
+    );
+}
+
+#[test]
+fn serial_layouts_are_the_headers() {
+    use kernel_abi::tty_lines::{SER_RS485_ENABLED, SER_RS485_RTS_ON_SEND, SerialRs485};
+    compare(
+        &["linux/serial.h", "sys/ioctl.h"],
+        &[
+            ("sizeof(struct serial_rs485)", size_of::<SerialRs485>() as u64),
+            (
+                "offsetof(struct serial_rs485, delay_rts_after_send)",
+                offset_of!(SerialRs485, delay_rts_after_send) as u64,
+            ),
+            ("SER_RS485_ENABLED", u64::from(SER_RS485_ENABLED)),
+            ("SER_RS485_RTS_ON_SEND", u64::from(SER_RS485_RTS_ON_SEND)),
         ],
     );
 }
