@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::{MemberStatus, Standing, Status, Unfit, Why};
+use crate::core::{Counters, MemberStatus, Standing, Status, Unfit, Why};
 use crate::wire::Micros;
 
 /// The group as one program on one machine sees it.
@@ -98,25 +98,6 @@ pub struct MemberReport {
     pub current: bool,
 }
 
-/// What happened, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Changes of the active manager.
-    pub elections: u64,
-    /// Members that came.
-    pub came: u64,
-    /// Members that went.
-    pub went: u64,
-    /// Gaps in lists of records that were filled.
-    pub repaired: u64,
-    /// Beats, welcomes and records of lives that are over, refused.
-    pub stale: u64,
-    /// Beats that were repeated on the way, refused.
-    pub repeated: u64,
-    /// Times that this machine stood still.
-    pub stalls: u64,
-}
-
 /// In words.
 fn standing((unfit, standing): (Option<Unfit>, Standing), now: Micros) -> String {
     match (unfit, standing) {
@@ -170,7 +151,6 @@ impl Report {
     /// Of what the core says; who this is, the shell adds.
     #[must_use]
     pub fn new(status: Status, redirect: Option<String>, now: Micros) -> Self {
-        let counters = status.counters;
         Self {
             group: String::new(),
             program: String::new(),
@@ -188,15 +168,7 @@ impl Report {
             time_error_us: status.time_error,
             settings: None,
             members: status.members.into_iter().map(|m| MemberReport::new(m, now)).collect(),
-            counters: Counters {
-                elections: counters.elections,
-                came: counters.came,
-                went: counters.went,
-                repaired: counters.repaired,
-                stale: counters.stale,
-                repeated: counters.repeated,
-                stalls: counters.stalls,
-            },
+            counters: status.counters,
         }
     }
 }

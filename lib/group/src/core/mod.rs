@@ -140,7 +140,7 @@ pub enum Notice {
 }
 
 /// What happened, in numbers, since the program started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Changes of the active manager.
     pub elections: u64,
