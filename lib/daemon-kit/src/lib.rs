@@ -7,6 +7,7 @@
 //! * [`logging`] sends events to the journal or the terminal;
 //! * [`metrics`] holds the counters and serves them;
 //! * [`control`] answers HTTP/JSON on a Unix socket and decides who may read and who may change;
+//! * [`tcp`] answers those who may only read, on TCP;
 //! * [`signals`] and [`notify`] are the ties to the terminal and to systemd.
 //!
 //! The command-line verbs of a program use [`client`] to ask its daemon, [`table`] to print the
@@ -25,4 +26,5 @@ pub mod metrics;
 pub mod notify;
 pub mod signals;
 pub mod table;
+pub mod tcp;
 pub mod utc;

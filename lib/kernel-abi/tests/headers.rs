@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Compares our layouts and numbers with the kernel headers installed on this machine, by asking the C compiler.
-#![cfg(all(feature = "cuse", feature = "ipmi_devintf", feature = "tty_lines"))]
+#![cfg(all(feature = "cuse", feature = "i2c", feature = "ipmi_devintf", feature = "tty_lines"))]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeMap;
@@ -206,6 +206,24 @@ fn serial_layouts_are_the_headers() {
             ),
             ("SER_RS485_ENABLED", u64::from(SER_RS485_ENABLED)),
             ("SER_RS485_RTS_ON_SEND", u64::from(SER_RS485_RTS_ON_SEND)),
+        ],
+    );
+}
+
+#[test]
+fn i2c_numbers_are_the_headers() {
+    use kernel_abi::i2c;
+    compare(
+        &["linux/i2c.h", "linux/i2c-dev.h"],
+        &[
+            ("I2C_TIMEOUT", i2c::I2C_TIMEOUT.into()),
+            ("I2C_RETRIES", i2c::I2C_RETRIES.into()),
+            ("I2C_FUNCS", i2c::I2C_FUNCS.into()),
+            ("I2C_FUNC_SMBUS_PEC", i2c::I2C_FUNC_SMBUS_PEC),
+            ("I2C_FUNC_SMBUS_READ_BYTE_DATA", i2c::I2C_FUNC_SMBUS_READ_BYTE_DATA),
+            ("I2C_FUNC_SMBUS_READ_WORD_DATA", i2c::I2C_FUNC_SMBUS_READ_WORD_DATA),
+            ("I2C_FUNC_SMBUS_READ_BLOCK_DATA", i2c::I2C_FUNC_SMBUS_READ_BLOCK_DATA),
+            ("I2C_FUNC_SMBUS_READ_I2C_BLOCK", i2c::I2C_FUNC_SMBUS_READ_I2C_BLOCK),
         ],
     );
 }

@@ -284,14 +284,19 @@ impl Met {
     }
 }
 
-/// Reads the node key that systemd gives to a unit, `node.key` in `$CREDENTIALS_DIRECTORY`; none outside of one.
+/// Reads the node key that systemd gives to a unit, `node.key` in `$CREDENTIALS_DIRECTORY`; none outside of one, and none
+/// if it is empty: what a unit has with `SetCredential=` for a machine without a key.
 ///
 /// # Errors
 /// See [`StoreError`].
 pub fn given_node() -> Result<Option<NodeKey>> {
     let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
     // The unit's user reads it by an access list, whose mask shows as the group's bits.
-    found(read_node(&Path::new(&folder).join("node.key"), 0o027))
+    let path = Path::new(&folder).join("node.key");
+    if std::fs::metadata(&path).is_ok_and(|data| data.len() == 0) {
+        return Ok(None);
+    }
+    found(read_node(&path, 0o027))
 }
 
 fn found<T>(read: Result<T>) -> Result<Option<T>> {

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a member knows and decides: values, their history, limits, alerts. It is told what was read and what time it is,
+//! and answers with what happened. No clock, no file, no task.
+
+pub mod alerts;
+pub mod history;
+pub mod rules;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::metric::{Meta, Reading, cut};
+use alerts::{Alert, AlertKey, Alerts, Change, Event, Kind, Wanted};
+use history::{Depth, History, Point};
+use rules::{Edge, Effective, Rules, Severity};
+use watch::Watch;
+
+/// Most metrics of one place.
+pub const MAX_METRICS: usize = 10_000;
+/// Most places: members, slots, and what is the chassis' own.
+pub const MAX_PLACES: usize = 256;
+/// What gave no value for so long is forgotten, in milliseconds; an operator has seen its alert or never will.
+pub const FORGET_MS: u64 = 24 * 3_600_000;
+
+/// A moment, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Milliseconds by the clock that never goes back and counts while the machine sleeps.
+    pub mono: u64,
+    /// Milliseconds since 1970, for people; it may jump.
+    pub wall: u64,
+}
+
+/// What a source has read.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Which source: what stands before the first `/` of its metrics' ids.
+    pub source: String,
+    /// The values.
+    pub readings: Vec<Reading>,
+    /// What is not among them is no more: a file system that was unmounted. A sensor that is not among them is missed.
+    pub complete: bool,
+}
+
+/// What is known of a metric.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What it is.
+    pub meta: Arc<Meta>,
+    /// Its last value.
+    pub value: Option<f64>,
+    /// The counter behind it.
+    pub total: Option<f64>,
+    /// When that was read.
+    pub at: Now,
+    /// Why there is no newer one.
+    pub error: Option<String>,
+    /// No value came for longer than one is good.
+    pub stale: bool,
+    /// What holds for it.
+    pub effective: Effective,
+    watch: Watch,
+    history: History,
+}
+
+impl Entry {
+    /// What it was in the time before now.
+    #[must_use]
+    pub fn points(&self, now: Now, window_ms: u64) -> Vec<Point> {
+        self.history.points(now.mono, window_ms)
+    }
+
+    /// The level of its alert.
+    #[must_use]
+    pub fn level(&self) -> Option<Severity> {
+        self.watch.level().map(|level| level.1)
+    }
+}
+
+/// A place's metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// By id.
+    pub metrics: BTreeMap<String, Entry>,
+    /// Whether this member judges them; else their owner does.
+    pub judged: bool,
+    /// Metrics that found no room.
+    pub dropped: u64,
+}
+
+/// Something happened, and, if it is about one, the alert as it is now, or as it was when it ended.
+#[must_use]
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happened {
+    /// For the log.
+    pub event: Event,
+    /// For the actions.
+    pub alert: Option<Alert>,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Core {
+    places: BTreeMap<String, Place>,
+    rules: Rules,
+    alerts: Alerts,
+    seq: u64,
+    depth: Option<Depth>,
+    out: Vec<Happened>,
+}
+
+impl Core {
+    /// Nothing yet, in a boot. The events' numbers go on after `seq`.
+    #[must_use]
+    pub fn new(boot: &str, seq: u64, rules: Rules) -> Self {
+        Self { alerts: Alerts::new(boot), seq, rules, ..Self::default() }
+    }
+
+    /// All places.
+    pub fn places(&self) -> impl Iterator<Item = (&String, &Place)> {
+        self.places.iter()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<&Place> {
+        self.places.get(name)
+    }
+
+    /// The alerts of what this member judges.
+    #[must_use]
+    pub fn alerts(&self) -> &Alerts {
+        &self.alerts
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// There are other rules. What has no limit any more ends its alerts with its next value.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        for (name, place) in &mut self.places {
+            for entry in place.metrics.values_mut() {
+                entry.effective = self.rules.effective(name, &entry.meta);
+            }
+        }
+    }
+
+    /// A source of a place has read its metrics. `judged`: they are this member's to judge.
+    pub fn batch(&mut self, now: Now, place: &str, judged: bool, batch: &Batch) -> Vec<Happened> {
+        if !self.places.contains_key(place) && self.places.len() >= MAX_PLACES {
+            return vec![];
+        }
+        let depth = self.depth();
+        let at = self.places.entry(place.to_owned()).or_default();
+        at.judged = judged;
+        let mut grown = false;
+        for reading in &batch.readings {
+            let id = &reading.meta.id;
+            if !at.metrics.contains_key(id) {
+                if at.metrics.len() >= MAX_METRICS {
+                    at.dropped += 1;
+                    continue;
+                }
+                let effective = self.rules.effective(place, &reading.meta);
+                at.metrics.insert(id.clone(), Entry::new(reading.meta.clone(), now, effective));
+                grown = true;
+            }
+            let Some(entry) = at.metrics.get_mut(id) else { continue };
+            if entry.meta != reading.meta {
+                entry.meta = reading.meta.clone();
+                entry.effective = self.rules.effective(place, &reading.meta);
+            }
+            entry.take(now, reading, depth);
+        }
+        if grown {
+            self.depth = None;
+        }
+        if batch.complete {
+            self.drop_missing(now, place, batch);
+        }
+        if judged {
+            let ids: Vec<String> = batch.readings.iter().map(|r| r.meta.id.clone()).collect();
+            for id in ids {
+                self.judge(now, place, &id);
+            }
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn depth(&mut self) -> Depth {
+        let places = &self.places;
+        let count = || Depth::of(places.values().map(|place| place.metrics.len()).sum());
+        *self.depth.get_or_insert_with(count)
+    }
+
+    fn drop_missing(&mut self, now: Now, place: &str, batch: &Batch) {
+        let Some(at) = self.places.get_mut(place) else { return };
+        let there: BTreeSet<&str> = batch.readings.iter().map(|r| r.meta.id.as_str()).collect();
+        let of = |id: &str| id.split('/').next() == Some(batch.source.as_str());
+        let gone = at.metrics.keys().filter(|id| of(id) && !there.contains(id.as_str()));
+        for id in gone.cloned().collect::<Vec<_>>() {
+            self.forget(now, place, &id);
+        }
+    }
+
+    fn forget(&mut self, now: Now, place: &str, id: &str) {
+        if let Some(at) = self.places.get_mut(place) {
+            at.metrics.remove(id);
+        }
+        for change in self.alerts.end(place, id) {
+            self.changed(now, change);
+        }
+    }
+
+    /// A place is no more.
+    pub fn remove_place(&mut self, now: Now, place: &str) -> Vec<Happened> {
+        let ids = self.places.get(place).map(|at| at.metrics.keys().cloned().collect::<Vec<_>>());
+        for id in ids.unwrap_or_default() {
+            self.forget(now, place, &id);
+        }
+        self.places.remove(place);
+        std::mem::take(&mut self.out)
+    }
+
+    /// Places whose metrics this member judges no more: another is the manager. Their alerts are its.
+    pub fn stop_judging(&mut self, place: &str) {
+        if let Some(at) = self.places.get_mut(place) {
+            at.judged = false;
+            let ids: Vec<String> = at.metrics.keys().cloned().collect();
+            for id in ids {
+                drop(self.alerts.end(place, &id));
+            }
+        }
+    }
+
+    /// Time has passed: once a second.
+    pub fn tick(&mut self, now: Now) -> Vec<Happened> {
+        let (mut late, mut old) = (vec![], vec![]);
+        for (name, place) in &mut self.places {
+            for (id, entry) in &mut place.metrics {
+                let age = now.mono.saturating_sub(entry.at.mono);
+                let stale = age > u64::from(entry.meta.good_for_ms);
+                if stale && !entry.stale && place.judged {
+                    late.push((name.clone(), id.clone()));
+                }
+                entry.stale = stale;
+                if age > FORGET_MS {
+                    old.push((name.clone(), id.clone()));
+                }
+            }
+        }
+        for (place, id) in late {
+            self.judge(now, &place, &id);
+        }
+        for (place, id) in old {
+            self.forget(now, &place, &id);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Compares a metric with what holds for it.
+    fn judge(&mut self, now: Now, place: &str, id: &str) {
+        let Some(entry) = self.places.get_mut(place).and_then(|at| at.metrics.get_mut(id)) else {
+            return;
+        };
+        for (edge, wanted) in entry.judge(now) {
+            self.want(now, (place.to_owned(), id.to_owned(), edge), wanted);
+        }
+    }
+
+    /// Something that is no metric is wrong, or is not wrong any more.
+    pub fn condition(&mut self, now: Now, key: AlertKey, wanted: Option<Wanted>) -> Vec<Happened> {
+        self.want(now, key, wanted);
+        std::mem::take(&mut self.out)
+    }
+
+    fn want(&mut self, now: Now, key: AlertKey, wanted: Option<Wanted>) {
+        if let Some(change) = self.alerts.set(now, key, wanted) {
+            self.changed(now, change);
+        }
+    }
+
+    /// Somebody takes note of an alert; nothing happens if there is no such alert.
+    pub fn acknowledge(&mut self, now: Now, id: &str, by: &str) -> Vec<Happened> {
+        if let Some(change) = self.alerts.acknowledge(now, id, by) {
+            self.changed(now, change);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn changed(&mut self, now: Now, Change { kind, alert }: Change) {
+        let text = match kind {
+            Kind::Cleared => format!("over: {}", alert.text),
+            Kind::Acknowledged => {
+                let by = alert.acknowledged.as_ref().map_or("", |ack| &ack.by);
+                format!("acknowledged by {by}: {}", alert.text)
+            }
+            _ => alert.text.clone(),
+        };
+        let severity = (kind != Kind::Cleared).then_some(alert.severity);
+        let mut happened = self.event(now, kind, &alert.place, severity, &text);
+        happened.event.metric.clone_from(&alert.metric);
+        happened.event.alert = Some(alert.id.clone());
+        happened.alert = Some(alert);
+        self.out.push(happened);
+    }
+
+    /// Something else happened.
+    pub fn event(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        place: &str,
+        severity: Option<Severity>,
+        text: &str,
+    ) -> Happened {
+        self.seq += 1;
+        let event = Event {
+            seq: self.seq,
+            at_ms: now.wall,
+            kind,
+            place: place.to_owned(),
+            metric: String::new(),
+            severity,
+            text: cut(text, alerts::MAX_TEXT),
+            alert: None,
+        };
+        Happened { event, alert: None }
+    }
+
+    /// Bytes that the histories take.
+    #[must_use]
+    pub fn history_bytes(&self) -> usize {
+        let entries = self.places.values().flat_map(|place| place.metrics.values());
+        entries.map(|entry| entry.history.bytes()).sum()
+    }
+}
+
+impl Entry {
+    fn new(meta: Arc<Meta>, now: Now, effective: Effective) -> Self {
+        Self {
+            meta,
+            value: None,
+            total: None,
+            at: now,
+            error: None,
+            stale: false,
+            effective,
+            watch: Watch::default(),
+            history: History::default(),
+        }
+    }
+
+    fn take(&mut self, now: Now, reading: &Reading, depth: Depth) {
+        match &reading.value {
+            Ok(value) => {
+                self.value = Some(*value);
+                self.total = reading.total;
+                (self.at, self.stale, self.error) = (now, false, None);
+                self.history.push(now.mono, *value, depth);
+                self.watch.fresh = true;
+            }
+            Err(error) => self.error = Some(error.clone()),
+        }
+    }
+
+    fn judge(&mut self, now: Now) -> Vec<(Edge, Option<Wanted>)> {
+        let from = now.mono.saturating_sub(watch::TREND_WINDOW_MS);
+        let history = &self.history;
+        let subject = watch::Subject {
+            meta: &self.meta,
+            effective: &self.effective,
+            value: self.value,
+            error: self.error.as_deref(),
+            stale: self.stale,
+            samples: &|| history.since(from).collect(),
+        };
+        self.watch.judge(now, &subject)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What touches the world: threads of sources, files, sockets, and the loop that tells the core what happened and carries
+//! out what follows.
+
+pub mod actions;
+pub mod control;
+pub mod identity;
+pub mod log;
+pub mod monitor;
+pub mod prometheus;
+pub mod run;
+mod views;
+pub mod webhook;
