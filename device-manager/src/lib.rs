@@ -2,18 +2,28 @@
 //! Any device of any machine of a group, found by pattern and leased to one user at a time.
 //!
 //! * Formats: [`record`] (devices, leases, stamps), [`wire`] (what units, managers and holders tell one
-//!   another), [`pattern`].
+//!   another), [`pattern`], [`config`].
 //! * Cores, without clock, socket or file: [`unit::core`] (who owns devices has the last word on leases),
 //!   [`manager::core`] (lists, finders, requests), [`policy`].
+//! * Shells: [`unit::run`], [`manager::run`], [`service::run`], each a process; [`helper`] is the small one that is root.
 //!
 //! A *unit* has devices and one manager, and leases end only there. A *manager* brokers: it knows devices, answers
 //! finders, judges requests by policy, and asks the unit. A *holder* has a lease, and speaks with the unit itself, so
 //! that no manager is in the way of data or renewals.
 #![forbid(unsafe_code)]
 
+pub mod args;
+pub mod cli;
+pub mod config;
+pub mod helper;
+mod ktls;
+pub mod link;
 pub mod manager;
 pub mod pattern;
 pub mod policy;
 pub mod record;
+mod serial;
+pub mod service;
+pub mod trust;
 pub mod unit;
 pub mod wire;

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A manager: brokers devices of all units to services of all machines.
 
+pub mod api;
+mod control;
 pub mod core;
+pub mod run;

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A unit: owns the devices of its machine, and has the last word on them.
 
+mod carry;
 pub mod core;
+mod disk;
+pub mod inventory;
+pub mod run;
+mod uevents;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Faults, and what must hold whatever they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use device_manager::record::{DeviceId, WHOLE};
-use device_manager::unit::core::{Event, Note, Unit, With};
+use device_manager::record::{DeviceId, Machine, WHOLE};
+use device_manager::unit::core::{Event, Micros, Note, Unit, With};
+use device_manager::wire::{FromHolder, Token};
 
 use crate::services::State;
-use crate::world::{Due, QUIET, SECOND, World, found};
+use crate::world::{Due, QUIET, SECOND, TTL, World, found};
 
 /// What was seen so far.
 #[derive(Default)]
@@ -16,13 +17,17 @@ pub struct Seen {
     /// The newest stamp of a device that each life of a manager has shown.
     shown: BTreeMap<(usize, u64, DeviceId), (u64, u64)>,
     versions: u64,
+    /// Connections of those who have no lease.
+    pub strangers: BTreeSet<u64>,
+    /// When each lease was granted.
+    granted: BTreeMap<(Machine, u64), Micros>,
 }
 
 impl World {
     pub fn fault(&mut self) {
         let unit = self.rng.index(self.units.len());
         let manager = self.rng.index(self.managers.len());
-        match self.rng.below(11) {
+        match self.rng.below(12) {
             0 if self.managers[manager].core.is_none() => self.start_manager(manager),
             0 if !self.set_back => {
                 self.count("manager killed");
@@ -116,6 +121,27 @@ impl World {
                     self.services[at].state = State::Idle;
                 }
             }
+            10 => {
+                // Somebody with another's lease number, a token of his own, or another's from his own machine.
+                let held = self.services.iter().find_map(|service| match &service.state {
+                    State::Has(held) => Some((held.unit, held.grant.no, held.grant.token.clone())),
+                    _ => None,
+                });
+                let Some((unit, no, token)) = held else { return };
+                self.count("strangers");
+                self.seen.numbers += 1;
+                let conn = self.seen.numbers;
+                self.seen.strangers.insert(conn);
+                let own = self.rng.permille(500);
+                let name = if own {
+                    self.managers[manager].name.clone()
+                } else {
+                    "x".parse().expect("a name")
+                };
+                let token = if own { Token([1; 16]) } else { token };
+                let said = FromHolder::Data { no, token };
+                self.unit(unit, Event::Came(conn, name, said));
+            }
             _ => {}
         }
     }
@@ -146,6 +172,8 @@ impl World {
                         Some(format!("u{at}: lease {no} after {}", self.units[at].last_no));
                 }
                 self.units[at].last_no = no;
+                let unit = self.units[at].name.clone();
+                self.seen.granted.insert((unit, no), self.now);
             }
             Note::With(_) => self.count("units changed over"),
             _ => {}
@@ -241,7 +269,14 @@ impl World {
                     ));
                 }
             }
-            // What is in use is in use, and what nobody renews is not.
+            for lease in core.leases() {
+                let has = |state: &State| matches!(state, State::Has(held) if held.grant.no == lease.info.no);
+                let old = self.seen.granted.get(&(side.name.clone(), lease.info.no));
+                let young = old.is_some_and(|at| self.now < at + 2 * TTL);
+                if !young && !self.services.iter().any(|service| has(&service.state)) {
+                    wrong.push(format!("{}: nobody has lease {}", side.name, lease.info.no));
+                }
+            }
             let stuck = core.leases().find(|lease| lease.is_ending());
             if let Some(lease) = stuck {
                 wrong.push(format!("{}: lease {} does not end", side.name, lease.info.no));
@@ -252,6 +287,13 @@ impl World {
                         "{}: {path} is carried for lease {no}, which is none",
                         side.name
                     ));
+                }
+            }
+        }
+        for manager in self.managers.iter().filter_map(|side| side.core.as_ref()) {
+            for (holder, device, _) in manager.queue() {
+                if manager.device(device).is_some_and(|(device, _)| device.taken(WHOLE).is_none()) {
+                    wrong.push(format!("{holder} waits for {device}, which is free"));
                 }
             }
         }

@@ -228,6 +228,7 @@ impl World {
             "swapped",
             "paths lost",
             "services vanished",
+            "strangers",
             "units changed over",
             "finders forwarded",
             "restored leases",
@@ -543,7 +544,10 @@ impl World {
                 unit::Action::Close(no) => self.end_link(no),
                 unit::Action::Answer(conn, message) => self.answer_service(at, conn, message),
                 unit::Action::Hang(conn) => self.hang(at, conn),
-                unit::Action::Carry { no, found, .. } => {
+                unit::Action::Carry { no, conn, found, .. } => {
+                    if self.seen.strangers.contains(&conn) {
+                        self.broken = Some(format!("u{at}: a stranger has lease {no}"));
+                    }
                     self.carry(at, no, &found);
                     let when = self.now + self.delay();
                     self.after(when, Due::Carries { unit: at, life, no });

@@ -18,6 +18,17 @@ pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     register(fd, Interest::READABLE)
 }
 
+/// The same for reading and writing.
+///
+/// # Errors
+/// See [`watch_readable`].
+///
+/// # Panics
+/// See [`watch_readable`].
+pub fn watch_both(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    register(fd, Interest::READABLE | Interest::WRITABLE)
+}
+
 /// The same for errors alone, such as that a pipe has lost its reader. The descriptor may block.
 ///
 /// # Errors

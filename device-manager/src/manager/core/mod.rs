@@ -20,6 +20,7 @@ use crate::record::{Device, DeviceId, Holder, Machine, Stamp};
 use crate::unit::core::{ConnId, Micros};
 use crate::wire::{FinderNo, FromUnit, Grant, Peer, Refusal, RequestNo, ToUnit};
 use requests::{Request, Want};
+pub use units::KnownUnit;
 use units::UnitLink;
 
 /// Most units of one manager: a group has at most 64 machines, and each may come twice for a moment.
@@ -246,6 +247,12 @@ impl Manager {
     /// The group's clock minus this machine's, and how far that may be off, microseconds: told to units.
     pub fn set_clock(&mut self, offset: i64, error: u64) {
         self.clock = (offset, error);
+    }
+
+    /// The group's time, microseconds since 1970.
+    #[must_use]
+    pub fn group_time(&self, now: Micros) -> i64 {
+        self.clock.0.saturating_add_unsigned(now)
     }
 
     /// When to be called at the latest.

@@ -267,7 +267,9 @@ impl Unit {
             self.out.push(Action::Cut(no));
             return;
         };
-        let Path::Starting(conn) = lease.path else { return };
+        if !matches!(lease.path, Path::Starting(_)) {
+            return;
+        }
         match result {
             Ok(_) => {
                 lease.path = Path::Running;
@@ -277,12 +279,8 @@ impl Unit {
                 self.store();
                 self.tell(now, device);
             }
-            Err(why) => {
-                lease.path = Path::None;
-                let text = format!("lease {no}: {why}");
-                self.out.push(Action::Note(Note::Wrong(text)));
-                self.turn_away(conn, &why);
-            }
+            // Whatever is half done is undone.
+            Err(why) => self.end(now, no, &why),
         }
     }
 

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The part that is root: a few writes to sysfs, asked for over a Unix socket by the parts that speak with the network, which
+//! are not root. It looks at each device itself, and at the configuration, before it does what it is asked.
+
+pub mod server;
+pub mod usbip;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::{IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg,
+    sendmsg, socket_with, sockopt,
+};
+use serde::{Deserialize, Serialize};
+
+use usbip::{Exported, Identity};
+
+/// Where it listens.
+pub const SOCKET: &str = "/run/midplane/device-manager-helper.sock";
+/// Most bytes of a request or an answer.
+const MAX: usize = 4096;
+/// It gives up its own waits before that.
+const LIMIT: Duration = Duration::from_secs(25);
+
+/// What is asked of it; the first and the third come with a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Give a device away over the socket.
+    Export {
+        /// The kernel's name of its port.
+        bus_id: String,
+        /// What it is to be.
+        identity: Identity,
+    },
+    /// Cut what was given away, and take it back.
+    GiveBack(String),
+    /// Attach what comes over the socket, if it is that.
+    Import {
+        /// As its unit says.
+        exported: Exported,
+        /// What it is to be.
+        identity: Identity,
+    },
+    /// Detach a port.
+    Detach(u32),
+}
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It was done.
+    Done,
+    /// It is given away.
+    Exported(Exported),
+    /// It is attached: the port, and the local name.
+    Imported(u32, String),
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// It cannot be asked.
+    #[error("the helper does not answer on {}; see: systemctl status device-manager-helper.socket", path.display())]
+    Io {
+        /// Its socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks it.
+#[derive(Debug, Clone)]
+pub struct Helper {
+    path: Arc<PathBuf>,
+}
+
+impl Helper {
+    /// At its usual place, or another.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path: Arc::new(path) }
+    }
+
+    /// Asks, and waits for the answer in a thread of its own.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub async fn ask(
+        &self,
+        request: Request,
+        socket: Option<OwnedFd>,
+    ) -> Result<Answer, HelperError> {
+        let path = Arc::clone(&self.path);
+        let asked = tokio::task::spawn_blocking(move || {
+            ask(&path, &request, socket.as_ref().map(AsFd::as_fd))
+        });
+        let io = |source| HelperError::Io { path: PathBuf::clone(&self.path), source };
+        let answer = asked.await.map_err(|error| io(io::Error::other(error)))?;
+        answer.map_err(io)?.map_err(HelperError::Refused)
+    }
+}
+
+fn ask(
+    path: &std::path::Path,
+    request: &Request,
+    fd: Option<BorrowedFd<'_>>,
+) -> io::Result<Result<Answer, String>> {
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(LIMIT))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    send(socket.as_fd(), &serde_json::to_vec(request)?, fd)?;
+    let (bytes, _) = receive(socket.as_fd())?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Sends one message, perhaps with a descriptor.
+///
+/// # Errors
+/// The socket's.
+pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    sendmsg(to, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives one message, and the descriptor that came with it.
+///
+/// # Errors
+/// The socket's; the end of it too.
+pub(crate) fn receive(from: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut bytes = vec![0; MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let got = recvmsg(from, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+    if got.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let fd = fds.last();
+    bytes.truncate(got.bytes);
+    Ok((bytes, fd))
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The helper itself: a thread for each request, and no more than a few at a time.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
+    sockopt,
+};
+
+use super::usbip::Usbip;
+use super::{Answer, Request, receive, send};
+use crate::config::Config;
+use crate::pattern::Pattern;
+use crate::record::{Device, DeviceId, Found, Function, Machine, Stamp};
+use crate::unit::inventory::withheld;
+
+/// Most requests at a time: each device of a busy unit changes hands at once.
+const MAX_THREADS: usize = 64;
+/// Who connects says at once what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where it works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its socket, if systemd does not give it one.
+    pub socket: PathBuf,
+    /// The configuration, if another than the usual.
+    pub config: Option<PathBuf>,
+    /// Usually `/sys`.
+    pub sys: PathBuf,
+}
+
+/// Serves for ever.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn serve(options: Options) -> anyhow::Result<()> {
+    let mut given = kernel_abi::listen_fds::take()?;
+    let listener = match given.pop() {
+        Some(listener) => listener,
+        None => own(&options.socket)?,
+    };
+    daemon_kit::notify::ready("ready");
+    let busy = Arc::new(AtomicUsize::new(0));
+    let options = Arc::new(options);
+    loop {
+        let client = match accept_with(&listener, SocketFlags::CLOEXEC) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                std::thread::sleep(Duration::from_millis(200));
+                continue;
+            }
+        };
+        if busy.fetch_add(1, Ordering::SeqCst) >= MAX_THREADS {
+            busy.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
+        let (busy, options) = (Arc::clone(&busy), Arc::clone(&options));
+        std::thread::spawn(move || {
+            if let Err(error) = answer(&client, &options) {
+                tracing::debug!(%error, "a request is not answered");
+            }
+            busy.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+fn own(path: &Path) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listen(&socket, 16)?;
+    Ok(socket)
+}
+
+fn answer(client: &OwnedFd, options: &Options) -> io::Result<()> {
+    sockopt::set_socket_timeout(client, sockopt::Timeout::Recv, Some(PATIENCE))?;
+    let (bytes, fd) = receive(client.as_fd())?;
+    let request: Request = serde_json::from_slice(&bytes)?;
+    tracing::debug!(?request, "asked");
+    let answer = act(&request, fd, options);
+    if let Err(error) = &answer {
+        tracing::warn!(?request, error, "not done");
+    }
+    send(client.as_fd(), &serde_json::to_vec(&answer)?, None)
+}
+
+fn act(request: &Request, fd: Option<OwnedFd>, options: &Options) -> Result<Answer, String> {
+    let usbip = Usbip::new(&options.sys);
+    let text = |error: &dyn std::error::Error| match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let socket = || fd.ok_or_else(|| "a socket is missing".to_owned());
+    match request {
+        Request::Export { bus_id, identity } => {
+            let config =
+                Config::load(options.config.as_deref()).map_err(|error| error.to_string())?;
+            let check = |path: &Path, found: &Found| {
+                keep(path, found, &config.offer.never, &config.offer.named)
+            };
+            let exported = usbip.export(bus_id, identity, socket()?.as_fd(), check);
+            exported.map(Answer::Exported).map_err(|error| text(&error))
+        }
+        Request::GiveBack(bus_id) => {
+            usbip.give_back(bus_id).map(|()| Answer::Done).map_err(|error| text(&error))
+        }
+        Request::Import { exported, identity } => {
+            let imported = usbip.import(*exported, identity, socket()?.as_fd());
+            imported.map(|(port, id)| Answer::Imported(port, id)).map_err(|error| text(&error))
+        }
+        Request::Detach(port) => {
+            usbip.detach(*port).map(|()| Answer::Done).map_err(|error| text(&error))
+        }
+    }
+}
+
+/// Why a device stays with its machine, whoever asks.
+fn keep(path: &Path, found: &Found, never: &[Pattern], named: &[Pattern]) -> Option<String> {
+    let unit: Machine = "localhost".parse().expect("it is a name");
+    let device = Device {
+        id: DeviceId::new(&unit, &found.key),
+        unit,
+        gen_no: 0,
+        found: found.clone(),
+        functions: vec![Function::new("whole", None)],
+        stamp: Stamp { epoch: 0, seq: 0, at: 0 },
+    };
+    let fits = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.fits(&device));
+    if fits(never) {
+        return Some("it is never given away, by the unit's configuration".to_owned());
+    }
+    withheld(path, found).filter(|_| !fits(named))
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's TLS on a connected TCP socket (`Documentation/networking/tls.rst`), with keys that the handshake of the link has
+//! made: records of TLS 1.3 without its handshake. Whatever is handed the socket then, the kernel's USB/IP too, speaks in clear.
+//!
+//! There is no change of keys: ChaCha20-Poly1305 bears 2^62 records of one key (RFC 8446, section 5.5, where it says that
+//! the sequence number would wrap first), and each session has its own.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use secure_link::Secret;
+
+use crate::link::DataKeys;
+
+/// Seals what is sent and opens what comes, from here on.
+///
+/// # Errors
+/// `ENOENT` where the kernel has no module `tls`; those of the socket.
+pub fn seal(socket: &impl AsFd, keys: &DataKeys) -> io::Result<()> {
+    let (ours, theirs) = match keys.is_initiator {
+        true => (&keys.initiator, &keys.responder),
+        false => (&keys.responder, &keys.initiator),
+    };
+    setsockopt(socket, sockopt::TcpUlp::default(), b"tls")?;
+    setsockopt(socket, sockopt::TcpTlsTx, &info(ours))?;
+    setsockopt(socket, sockopt::TcpTlsRx, &info(theirs))?;
+    Ok(())
+}
+
+fn info(key: &Secret) -> sockopt::TlsCryptoInfo {
+    let iv = key.derive("iv", b"");
+    sockopt::TlsCryptoInfo::Chacha20Poly1305(libc::tls12_crypto_info_chacha20_poly1305 {
+        info: libc::tls_crypto_info {
+            version: libc::TLS_1_3_VERSION,
+            cipher_type: libc::TLS_CIPHER_CHACHA20_POLY1305,
+        },
+        iv: std::array::from_fn(|i| iv.expose()[i]),
+        key: *key.derive("key", b"").expose(),
+        salt: [],
+        rec_seq: [0; 8],
+    })
+}
+
+/// What makes a dead connection be noticed by the kernel itself, at both ends, within 4 s, when nobody of us has it any more.
+///
+/// # Errors
+/// Those of the socket.
+pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
+    use rustix::net::sockopt;
+    use std::time::Duration;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepcnt(socket, 3)?;
+    sockopt::set_tcp_user_timeout(socket, 3_000)?;
+    sockopt::set_tcp_nodelay(socket, true)?;
+    Ok(())
+}

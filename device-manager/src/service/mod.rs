@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A service: finds a device, has it leased, and holds it: over links to its unit, so that no manager is in the way.
+
+mod find;
+mod hold;
+pub mod run;

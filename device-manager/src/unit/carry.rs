@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What carries a lease's data: the kernel's USB/IP for a whole device, a task of ours for a serial line.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::run::Happened;
+use crate::helper::usbip::{Exported, Identity, Usbip};
+use crate::helper::{Helper, Request};
+use crate::link::{Link, Outbox};
+use crate::record::{Found, WHOLE};
+use crate::wire::{Carried, ToHolder};
+use crate::{ktls, serial};
+
+/// All of a unit's.
+#[derive(Debug)]
+pub struct Carrier {
+    helper: Helper,
+    sys: PathBuf,
+    insecure: bool,
+    happened: mpsc::Sender<Happened>,
+    paths: BTreeMap<u64, DataPath>,
+}
+
+#[derive(Debug)]
+enum DataPath {
+    /// The kernel has it; whether its status is looked at.
+    Usb { bus_id: String, watched: bool },
+    /// A task has it.
+    Task(AbortHandle),
+}
+
+impl Carrier {
+    /// Carries nothing yet.
+    #[must_use]
+    pub fn new(
+        helper: Helper,
+        sys: &Path,
+        insecure: bool,
+        happened: mpsc::Sender<Happened>,
+    ) -> Self {
+        Self { helper, sys: sys.to_owned(), insecure, happened, paths: BTreeMap::new() }
+    }
+
+    /// A lease of the life before, which the kernel carries still.
+    pub fn restored(&mut self, no: u64, bus_id: &str) {
+        self.paths.insert(no, DataPath::Usb { bus_id: bus_id.to_owned(), watched: true });
+    }
+
+    /// Hands a holder's connection to a device.
+    pub fn carry(&mut self, no: u64, link: Link, found: &Found, function: u8) {
+        if function == WHOLE {
+            let path = DataPath::Usb { bus_id: found.path.clone(), watched: false };
+            self.paths.insert(no, path);
+            let (helper, usbip) = (self.helper.clone(), self.sys.clone());
+            let (insecure, found, happened) = (self.insecure, found.clone(), self.happened.clone());
+            tokio::spawn(async move {
+                let result = export(&helper, &usbip, insecure, link, &found).await;
+                let _ = happened.send(Happened::Carries(no, result)).await;
+            });
+            return;
+        }
+        let node = found.parts.get(usize::from(function) - 1).map(|part| part.1.clone());
+        let happened = self.happened.clone();
+        let task = tokio::spawn(async move {
+            let opened = match node {
+                Some(node) => {
+                    serial::open(Path::new(&node)).map_err(|error| format!("{node}: {error}"))
+                }
+                None => Err("it has no such function any more".to_owned()),
+            };
+            match opened {
+                Ok(line) => {
+                    let _ = happened.send(Happened::Carries(no, Ok(Carried::Serial))).await;
+                    serial::serve(line, link).await;
+                    let _ = happened.send(Happened::Cut(no)).await;
+                }
+                Err(why) => drop(happened.send(Happened::Carries(no, Err(why))).await),
+            }
+        });
+        self.paths.insert(no, DataPath::Task(task.abort_handle()));
+    }
+
+    /// From now on the end of a data path is noticed.
+    pub fn carries(&mut self, no: u64) {
+        if let Some(DataPath::Usb { watched, .. }) = self.paths.get_mut(&no) {
+            *watched = true;
+        }
+    }
+
+    /// Leases whose data the kernel carries no more, though nobody asked for that.
+    #[must_use]
+    pub fn lost(&mut self) -> Vec<u64> {
+        let usbip = Usbip::new(&self.sys);
+        let mut lost = vec![];
+        for (no, path) in &mut self.paths {
+            if let DataPath::Usb { bus_id, watched } = path
+                && *watched
+                && !usbip.is_used(bus_id)
+            {
+                *watched = false;
+                lost.push(*no);
+            }
+        }
+        lost
+    }
+
+    /// Cuts a lease's data path, and says when that is done.
+    pub fn cut(&mut self, no: u64) {
+        let (helper, happened) = (self.helper.clone(), self.happened.clone());
+        match self.paths.remove(&no) {
+            Some(DataPath::Usb { bus_id, .. }) => {
+                // Another lease may have the port by now, by way of another device in it.
+                let taken = self.paths.values().any(
+                    |path| matches!(path, DataPath::Usb { bus_id: other, .. } if *other == bus_id),
+                );
+                tokio::spawn(async move {
+                    if !taken
+                        && let Err(error) =
+                            helper.ask(Request::GiveBack(bus_id.clone()), None).await
+                    {
+                        tracing::warn!(device = bus_id, %error, "it is not given back");
+                    }
+                    let _ = happened.send(Happened::Cut(no)).await;
+                });
+            }
+            path => {
+                if let Some(DataPath::Task(task)) = path {
+                    task.abort();
+                }
+                tokio::spawn(async move { happened.send(Happened::Cut(no)).await });
+            }
+        }
+    }
+}
+
+/// `busnum << 16 | devnum` and speed, before it is given away: the holder is told while the connection is ours.
+fn look(sys: &Path, bus_id: &str) -> Option<Exported> {
+    Usbip::new(sys).look(bus_id)
+}
+
+async fn export(
+    helper: &Helper,
+    sys: &Path,
+    insecure: bool,
+    mut link: Link,
+    found: &Found,
+) -> Result<Carried, String> {
+    let gone = || "the device is gone".to_owned();
+    let Exported { devid, speed } = look(sys, &found.path).ok_or_else(gone)?;
+    // Between two processes of one machine nobody listens.
+    let keys = link.raw.keys.clone().filter(|_| !insecure);
+    let carried = Carried::Usbip { devid, speed, sealed: keys.is_some() };
+    go(&mut link.outbox, &carried).await?;
+    let raw = link.into_raw();
+    if raw.keys.is_some() {
+        ktls::keep_alive(&raw.fd).map_err(|error| format!("keep-alive: {error}"))?;
+    }
+    if let Some(keys) = &keys {
+        let hint = "the kernel's TLS, by the module `tls`";
+        ktls::seal(&raw.fd.as_fd(), keys).map_err(|error| format!("{hint}: {error}"))?;
+    }
+    let request = Request::Export { bus_id: found.path.clone(), identity: Identity::of(found) };
+    helper.ask(request, Some(raw.fd)).await.map_err(|error| error.to_string())?;
+    Ok(carried)
+}
+
+async fn go(outbox: &mut Outbox, carried: &Carried) -> Result<(), String> {
+    let sent = outbox.send(&ToHolder::Go(carried.clone())).await;
+    sent.map_err(|error| format!("the holder is not told: {error}"))
+}

@@ -1,0 +1,12 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# limit: 150
+# Four machines in namespaces: a disk, a serial adapter and a keyboard of one are found, leased and used on others, through the manager of a
+# third. Who has it, who waits, and who may not are told.
+# shellcheck source=lib.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib.sh
+
+modprobe -a bridge veth libcomposite usb_f_mass_storage usb_f_acm usb_f_hid usb_storage cdc_acm usbhid usbip-host vhci-hcd tls
+modprobe -r dummy_hcd || true
+modprobe dummy_hcd num=3 is_high_speed=1
+/mnt/tests/scenarios/device-rack carry queue policy kinds serial
