@@ -81,9 +81,17 @@ impl Node {
     }
 }
 
+thread_local! {
+    static NAMES: Vec<group::Name> =
+        (0..MOST).map(|of| format!("blade{of}").parse().expect("a name")).collect();
+}
+
+/// Most machines.
+const MOST: usize = 16;
+
 /// The name of a machine.
 pub fn name(of: usize) -> group::Name {
-    format!("blade{of}").parse().expect("a name")
+    NAMES.with(|names| names[of].clone())
 }
 
 /// The machine of a name.

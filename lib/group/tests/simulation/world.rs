@@ -217,7 +217,7 @@ impl World {
             Happens::Replay => self.replay(),
             Happens::Look => {
                 self.look()?;
-                self.plan(100_000, Happens::Look);
+                self.plan(200_000, Happens::Look);
             }
         }
         Ok(())
