@@ -3,7 +3,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use daemon_kit::config::HumanDuration;
+
+use crate::core::rules::SAMPLES;
+use crate::pattern::Pattern;
 
 /// Blades that watch themselves and their chassis.
 #[derive(Debug, Parser)]
@@ -68,6 +72,52 @@ pub enum Command {
         #[command(subcommand)]
         what: ThresholdCommand,
     },
+    /// Show the members of the group
+    Members {
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show who the active manager is, and where it is asked
+    Manager {
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Slots: what they are called, and which modules belong there
+    Slot {
+        /// What to do with them.
+        #[command(subcommand)]
+        what: SlotCommand,
+    },
+    /// Switch the power of a slot
+    Power {
+        /// The slot, its name, or the member there
+        place: String,
+        /// What is to be
+        action: PowerWord,
+        /// An order's id, 32 hexadecimal digits; the same again is the same order [default: a random one]
+        #[arg(long)]
+        id: Option<String>,
+        /// Which member is to do it [default: the blade itself, or one that has a way to it]
+        #[arg(long, value_name = "MEMBER")]
+        by: Option<String>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Go on with these members alone, where no majority is left
+    Override {
+        /// Who votes from now on, this machine among them
+        #[arg(required = true)]
+        members: Vec<String>,
+        /// Why; it is written down for good
+        #[arg(long)]
+        reason: String,
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Show what a metric was
     History {
         /// The metric
@@ -77,7 +127,47 @@ pub enum Command {
         place: Option<String>,
         /// Back to then, such as 10m or 24h; at most 48h
         #[arg(long, value_name = "TIME", default_value = "10m")]
-        since: daemon_kit::config::HumanDuration,
+        since: HumanDuration,
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+}
+
+/// What power is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PowerWord {
+    /// On
+    On,
+    /// Off at once
+    Off,
+    /// Off, after the system has ended in order
+    Shutdown,
+    /// Started anew, if it still is in the boot that was seen
+    Reset,
+    /// Only show what is known of the order named with --id
+    Show,
+}
+
+/// What to do with slots.
+#[derive(Debug, Subcommand)]
+pub enum SlotCommand {
+    /// List them
+    List {
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Say what a slot is called, or which kind of module belongs there; an empty text takes it away
+    Set {
+        /// The slot
+        place: String,
+        /// Its name
+        #[arg(long)]
+        name: Option<String>,
+        /// The kind of module
+        #[arg(long)]
+        module: Option<String>,
         /// How to ask.
         #[command(flatten)]
         ask: AskArgs,
@@ -87,6 +177,48 @@ pub enum Command {
 /// What to do with limits.
 #[derive(Debug, Subcommand)]
 pub enum ThresholdCommand {
+    /// Make a rule for the whole group, or change one
+    Set {
+        /// Its name
+        name: String,
+        /// Pattern of the metrics
+        metric: Pattern,
+        /// Pattern of the places
+        #[arg(long, default_value = "*")]
+        place: Pattern,
+        /// Above it somebody is to act at once
+        #[arg(long, allow_negative_numbers = true, value_name = "LIMIT")]
+        high_critical: Option<f64>,
+        /// Above it somebody is to look
+        #[arg(long, allow_negative_numbers = true, value_name = "LIMIT")]
+        high_warning: Option<f64>,
+        /// Below it somebody is to look
+        #[arg(long, allow_negative_numbers = true, value_name = "LIMIT")]
+        low_warning: Option<f64>,
+        /// Below it somebody is to act at once
+        #[arg(long, allow_negative_numbers = true, value_name = "LIMIT")]
+        low_critical: Option<f64>,
+        /// So far back inside a limit the alert ends
+        #[arg(long)]
+        hysteresis: Option<f64>,
+        /// So many values in a row raise it
+        #[arg(long, value_name = "N", default_value_t = SAMPLES)]
+        samples: u8,
+        /// Also if a limit will be crossed within this time as things go
+        #[arg(long, value_name = "TIME")]
+        trend: Option<HumanDuration>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Remove a rule that a user has made
+    Remove {
+        /// Its name
+        name: String,
+        /// How to ask.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// List them
     List {
         /// How to ask.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The verbs that ask the daemon, and what they show.
 
+pub mod group;
 mod plot;
 
 use std::fmt::Write;

@@ -13,6 +13,7 @@ use daemon_kit::config::{self, ConfigError, HumanDuration, Loaded, Source, Spann
 
 use crate::core::rules::{MAX_RULES, Rule, Severity};
 use crate::pattern::Pattern;
+use crate::shell::identity::{DMI, SMBIOS};
 use crate::sources::smbus::{Bus, Device};
 pub use raw::Raw;
 use raw::RawSmbus;
@@ -272,10 +273,8 @@ impl Config {
                 serial: identity.serial,
                 eeprom: identity.eeprom,
                 eeprom_at,
-                dmi: dmi.then(|| identity.dmi_folder.unwrap_or_else(|| "/sys/class/dmi/id".into())),
-                smbios: dmi.then(|| {
-                    identity.smbios.unwrap_or_else(|| "/sys/firmware/dmi/tables/DMI".into())
-                }),
+                dmi: dmi.then(|| identity.dmi_folder.unwrap_or_else(|| DMI.into())),
+                smbios: dmi.then(|| identity.smbios.unwrap_or_else(|| SMBIOS.into())),
                 ipmi: identity.ipmi.unwrap_or(true),
             },
             group: group.enabled.unwrap_or(true).then(|| GroupConfig {

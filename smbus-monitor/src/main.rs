@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Parser;
 use daemon_kit::client::ClientError;
 use daemon_kit::{exit, logging};
-use smbus_monitor::args::{Cli, Command, ThresholdCommand};
+use smbus_monitor::args::{Cli, Command};
 use smbus_monitor::config::Config;
 use smbus_monitor::{cli, shell};
 
@@ -40,8 +40,15 @@ async fn act(command: Command) -> anyhow::Result<()> {
         }
         Command::Alerts { ask } => cli::alerts(&ask).await?,
         Command::Ack { id, ask } => cli::acknowledge(&ask, &id).await?,
-        Command::Threshold { what: ThresholdCommand::List { ask } } => {
-            cli::thresholds(&ask).await?
+        Command::Threshold { what } => cli::group::threshold(what).await?,
+        Command::Members { ask } => cli::group::members(&ask).await?,
+        Command::Manager { ask } => cli::group::manager(&ask).await?,
+        Command::Slot { what } => cli::group::slot(what).await?,
+        Command::Power { place, action, id, by, ask } => {
+            cli::group::power(&ask, place, action, id, by).await?
+        }
+        Command::Override { members, reason, ask } => {
+            cli::group::override_majority(&ask, members, reason).await?
         }
         Command::History { metric, place, since, ask } => {
             cli::history(&ask, &metric, place.as_deref(), since.get().as_secs()).await?

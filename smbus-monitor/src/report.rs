@@ -25,6 +25,8 @@ pub struct Status {
     pub group: Option<String>,
     /// The active manager's name; this machine's outside of a group.
     pub manager: Option<String>,
+    /// Where its HTTP is reached.
+    pub manager_http: Option<String>,
     /// Members that are here, this one counted, and all of the list.
     pub sees: usize,
     /// See `sees`.
@@ -210,4 +212,13 @@ pub struct SlotRequest {
     /// The kind of module that belongs there.
     #[serde(default)]
     pub module: Option<String>,
+}
+
+/// `POST /v1/override`: to go on without a majority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverrideRequest {
+    /// Who votes from now on, this member among them.
+    pub members: Vec<String>,
+    /// Why; it is written down for good.
+    pub reason: String,
 }

@@ -220,6 +220,11 @@ impl Alerts {
         Some(Change { kind: Kind::Acknowledged, alert: alert.clone() })
     }
 
+    /// An alert is another's from now on.
+    pub fn hand_over(&mut self, key: &AlertKey) {
+        self.active.remove(key);
+    }
+
     /// The alerts of a metric are over: it is no more.
     pub fn end(&mut self, place: &str, metric: &str) -> Vec<Change> {
         let of = |key: &AlertKey| key.0 == place && key.1 == metric;

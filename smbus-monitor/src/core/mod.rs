@@ -279,6 +279,11 @@ impl Core {
         std::mem::take(&mut self.out)
     }
 
+    /// An alert is another member's to judge from now on: it is not over.
+    pub fn hand_over(&mut self, key: &AlertKey) {
+        self.alerts.hand_over(key);
+    }
+
     fn want(&mut self, now: Now, key: AlertKey, wanted: Option<Wanted>) {
         if let Some(change) = self.alerts.set(now, key, wanted) {
             self.changed(now, change);

@@ -1,25 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! HTTP/JSON on the control socket, and what of it may be read by all who reach a TCP port.
+//! What can be asked over HTTP, on the control socket and on TCP.
 
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
-use daemon_kit::control::{ApiError, Lines, Peer};
+use daemon_kit::control::ApiError;
 use serde::Deserialize;
 
 use super::monitor::Monitor;
 use super::prometheus::CONTENT_TYPE;
-use crate::report::{
-    AckRequest, Alert, Event, HistoryReport, RuleReport, Sensor, SlotReport, Status,
-};
+use crate::report::{Alert, Event, HistoryReport, RuleReport, Sensor, SlotReport, Status};
 use crate::sources::now;
 
-/// Lines that wait for a watcher which does not read.
-const MAX_LINES: usize = 256;
 /// Longest look back, milliseconds: two days are kept.
 const MAX_WINDOW_MS: u64 = 48 * 3_600_000;
 /// Most events in an answer.
@@ -37,14 +33,6 @@ pub fn readable(monitor: Arc<Monitor>) -> Router {
         .route("/v1/slots", get(slots))
         .route("/metrics", get(metrics))
         .route("/chassis/metrics", get(chassis_metrics))
-        .with_state(monitor)
-}
-
-/// What is on the control socket alone.
-pub fn changeable(monitor: Arc<Monitor>) -> Router {
-    Router::new()
-        .route("/v1/watch", get(watch))
-        .route("/v1/ack", post(acknowledge))
         .with_state(monitor)
 }
 
@@ -135,36 +123,4 @@ async fn metrics(State(monitor): State<Arc<Monitor>>) -> Response {
 
 async fn chassis_metrics(State(monitor): State<Arc<Monitor>>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], monitor.prometheus(true)).into_response()
-}
-
-async fn watch(State(monitor): State<Arc<Monitor>>) -> Lines {
-    let mut events = monitor.watch();
-    let (sender, chunks) = tokio::sync::mpsc::channel(MAX_LINES);
-    tokio::spawn(async move {
-        // Who is too far behind has lost some: its stream ends, and it can ask again.
-        while let Ok(line) = events.recv().await {
-            if sender.send(line).await.is_err() {
-                return;
-            }
-        }
-    });
-    Lines::from(chunks)
-}
-
-async fn acknowledge(
-    State(monitor): State<Arc<Monitor>>,
-    peer: Peer,
-    Json(request): Json<AckRequest>,
-) -> Result<(), ApiError> {
-    let mut inner = monitor.lock();
-    let by = format!("uid {}", peer.uid);
-    let happened = inner.core.acknowledge(now(), &request.id, &by);
-    if happened.is_empty() {
-        return Err(ApiError::not_found(format!(
-            "there is no alert {:?} of this machine",
-            request.id
-        )));
-    }
-    monitor.happened(&mut inner, happened);
-    Ok(())
 }

@@ -16,6 +16,12 @@ use crate::metric::cut;
 use crate::sources::ipmi::{Client, node};
 use crate::sources::smbus::{SYSFS, find, read_fru};
 
+/// Where the firmware's texts are.
+pub const DMI: &str = "/sys/class/dmi/id";
+/// Where its table is.
+pub const SMBIOS: &str = "/sys/firmware/dmi/tables/DMI";
+/// Where the unit puts, below the runtime folder, what root alone may read of both.
+pub const GIVEN: &str = "dmi";
 /// Most bytes of an inventory.
 const MAX_FRU: u64 = 4096;
 /// Most bytes of a text.
@@ -110,14 +116,13 @@ fn eeprom(told: &mut Vec<Told>, config: &IdentityConfig) {
     }
 }
 
-/// What root alone may read, systemd gives to the unit.
-fn given(name: &str) -> Option<Vec<u8>> {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
-    fs::read(Path::new(&folder).join(name)).ok()
-}
-
-fn dmi(told: &mut Vec<Told>, config: &IdentityConfig) {
+fn dmi(told: &mut Vec<Told>, config: &IdentityConfig, given: &Path) {
+    // Of the machine itself, and not of a folder that the configuration names instead.
+    let given = |name: &str, is_default: bool| {
+        is_default.then(|| read_at_most(&given.join(name), smbios::MAX_TABLE).ok()).flatten()
+    };
     if let Some(folder) = &config.dmi {
+        let is_default = folder == Path::new(DMI);
         for (file, what) in [
             ("chassis_serial", "chassis"),
             ("sys_vendor", "maker"),
@@ -125,13 +130,16 @@ fn dmi(told: &mut Vec<Told>, config: &IdentityConfig) {
             ("product_serial", "serial"),
             ("board_serial", "serial"),
         ] {
-            if let Ok(text) = given(file).map_or_else(|| fs::read(folder.join(file)), Ok) {
+            if let Ok(text) =
+                given(file, is_default).map_or_else(|| fs::read(folder.join(file)), Ok)
+            {
                 tell(told, "dmi", what, &String::from_utf8_lossy(&text));
             }
         }
     }
     if let Some(path) = &config.smbios
-        && let Ok(table) = given("smbios").map_or_else(|| read_at_most(path, smbios::MAX_TABLE), Ok)
+        && let Ok(table) = given("smbios", path == Path::new(SMBIOS))
+            .map_or_else(|| read_at_most(path, smbios::MAX_TABLE), Ok)
         && let Some(location) = smbios::location_in_chassis(&table)
     {
         tell(told, "dmi", "slot", &slot(&location));
@@ -140,7 +148,7 @@ fn dmi(told: &mut Vec<Told>, config: &IdentityConfig) {
 
 /// Asks all sources. It may take as long as a BMC does.
 #[must_use]
-pub fn read(config: &IdentityConfig, ipmi_device: Option<&Path>) -> Vec<Told> {
+pub fn read(config: &IdentityConfig, ipmi_device: Option<&Path>, given: &Path) -> Vec<Told> {
     let mut told = vec![];
     for (what, value) in [
         ("chassis", &config.chassis),
@@ -161,7 +169,7 @@ pub fn read(config: &IdentityConfig, ipmi_device: Option<&Path>) -> Vec<Told> {
             Err(error) => tracing::debug!(%error, "the BMC's inventory is not read"),
         }
     }
-    dmi(&mut told, config);
+    dmi(&mut told, config, given);
     told
 }
 
@@ -238,16 +246,16 @@ mod tests {
             dmi: Some(folder.path().to_owned()),
             ..IdentityConfig::default()
         };
-        let identity = decide(read(&config, None));
+        let identity = decide(read(&config, None, folder.path()));
         let parts = [&identity.chassis, &identity.slot, &identity.module, &identity.serial];
         assert_eq!(parts, ["C1", "3", "Blade", "S1"]);
         assert_eq!(disagreements(&identity), Vec::<String>::new());
         let config = IdentityConfig { slot: Some("4".to_owned()), ..config };
-        let identity = decide(read(&config, None));
+        let identity = decide(read(&config, None, folder.path()));
         assert_eq!(identity.slot, "4");
         let told = disagreements(&identity);
         assert_eq!(told, ["sources disagree about the slot: configuration says 4, eeprom says 3"]);
         fs::write(eeprom, b"garbage").unwrap();
-        assert_eq!(decide(read(&config, None)).serial, "");
+        assert_eq!(decide(read(&config, None, folder.path())).serial, "");
     }
 }

@@ -3,11 +3,19 @@
 //! out what follows.
 
 pub mod actions;
+pub mod changes;
+pub mod chassis;
 pub mod control;
 pub mod identity;
+pub mod kept;
 pub mod log;
+pub mod member;
 pub mod monitor;
+pub mod power;
 pub mod prometheus;
+pub mod publish;
+pub mod readers;
+pub mod redirect;
 pub mod run;
 mod views;
 pub mod webhook;

@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::body::Bytes;
 use tokio::sync::broadcast;
 
 use super::actions::{Actions, Ledger};
+use super::kept::Alone;
 use super::log::{EventLog, MAX_REMEMBERED};
+use super::member::Links;
 use crate::config::Config;
 use crate::core::alerts::{Alert, Event, Kind};
 use crate::core::rules::{Rules, Severity};
@@ -23,6 +25,8 @@ use crate::sources::{Whose, now};
 pub const MIDPLANE: &str = "midplane";
 /// The place of what is the group's as a whole.
 pub const GROUP: &str = "group";
+/// Orders whose executors are remembered by name.
+const MAX_EXECUTORS: usize = 256;
 /// Events that a watcher may be behind.
 const MAX_BEHIND: usize = 256;
 /// Most members of a group besides this one, as of `lib/group`.
@@ -39,6 +43,10 @@ pub struct Other {
     pub here: bool,
     /// Its alerts.
     pub alerts: Vec<Alert>,
+    /// It ought to be here.
+    pub missed: bool,
+    /// Why it is not here.
+    pub away: String,
 }
 
 /// What the lock is around.
@@ -70,6 +78,12 @@ pub struct Inner {
     pub group: Option<(String, usize, usize)>,
     /// Alerts changed since they were last told to the members.
     pub alerts_changed: bool,
+    /// The member that says to be the manager, if it is another.
+    pub redirect: Option<String>,
+    /// The serial number that was last seen at each place.
+    pub serials: BTreeMap<String, String>,
+    /// Who was asked to carry out which order.
+    pub executors: BTreeMap<String, String>,
 }
 
 /// What users have said of a slot.
@@ -92,6 +106,10 @@ pub struct Monitor {
     watchers: broadcast::Sender<Bytes>,
     /// Whether this machine is the active manager.
     pub is_manager: Arc<AtomicBool>,
+    /// The group, if this machine is in one.
+    pub links: OnceLock<Links>,
+    /// What users set on a machine that is in none.
+    pub alone: Mutex<Option<Alone>>,
 }
 
 impl Monitor {
@@ -120,6 +138,9 @@ impl Monitor {
             slots: BTreeMap::new(),
             group: None,
             alerts_changed: false,
+            redirect: None,
+            serials: BTreeMap::new(),
+            executors: BTreeMap::new(),
         };
         Self {
             config,
@@ -128,6 +149,49 @@ impl Monitor {
             inner: Mutex::new(inner),
             watchers: broadcast::channel(MAX_BEHIND).0,
             is_manager: Arc::new(AtomicBool::new(true)),
+            links: OnceLock::new(),
+            alone: Mutex::new(None),
+        }
+    }
+
+    /// Whether this machine is the active manager, as it is when it stands alone.
+    #[must_use]
+    pub fn manages(&self) -> bool {
+        self.is_manager.load(Ordering::Acquire)
+    }
+
+    /// Another member's alert came, changed, or is over; its own log has that, and we tell of it if that is ours to do.
+    pub fn heard(&self, inner: &mut Inner, kind: Kind, alert: Alert) {
+        if !inner.tells || self.links.get().is_none() {
+            return;
+        }
+        let severity = (kind != Kind::Cleared).then_some(alert.severity);
+        let text = if kind == Kind::Cleared {
+            format!("over: {}", alert.text)
+        } else {
+            alert.text.clone()
+        };
+        let mut happened = inner.core.event(now(), kind, &alert.place, severity, &text);
+        happened.event.metric.clone_from(&alert.metric);
+        happened.event.alert = Some(alert.id.clone());
+        happened.alert = Some(alert);
+        self.happened(inner, vec![happened]);
+    }
+
+    /// This machine has become the one who tells: of all that was not told yet.
+    pub fn tell_what_is(&self, inner: &mut Inner) {
+        for alert in inner.all_alerts() {
+            let mut happened = inner.core.event(
+                now(),
+                Kind::Raised,
+                &alert.place,
+                Some(alert.severity),
+                &alert.text,
+            );
+            happened.event.metric.clone_from(&alert.metric);
+            happened.event.alert = Some(alert.id.clone());
+            happened.alert = Some(alert);
+            inner.tell(&happened);
         }
     }
 
@@ -229,6 +293,7 @@ impl Monitor {
             identity: identity_report(&inner.identity),
             group: inner.group.as_ref().map(|group| group.0.clone()),
             manager: inner.manager.clone(),
+            manager_http: inner.manager_http(),
             sees,
             of,
             worst: alerts.iter().map(|alert| alert.severity).max(),
@@ -255,7 +320,7 @@ impl Monitor {
         }
         let about = About {
             version: env!("CARGO_PKG_VERSION"),
-            is_manager: self.is_manager.load(Ordering::Acquire),
+            is_manager: self.manages(),
             events_lost: self.log.state().lost,
             alerts,
             history_bytes: inner.core.history_bytes(),
@@ -272,6 +337,14 @@ impl Monitor {
 }
 
 impl Inner {
+    /// Who was asked to carry out an order; the oldest names give way.
+    pub fn remember_executor(&mut self, order: String, member: String) {
+        while self.executors.len() >= MAX_EXECUTORS {
+            self.executors.pop_first();
+        }
+        self.executors.insert(order, member);
+    }
+
     fn tell(&mut self, one: &Happened) {
         let Some(alert) = &one.alert else { return };
         if self.ledger.tell(one.event.kind, alert) {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `serve`: starts the sources and the interfaces, and has the loop.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,24 +13,21 @@ use daemon_kit::tcp::ReadServer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::kept::Alone;
 use super::log::EventLog;
+use super::member::{self, Heard, Member};
 use super::monitor::Monitor;
-use super::{control, identity};
+use super::power::{self, Executor};
+use super::readers::Readers;
+use super::{changes, chassis, control, identity, redirect};
 use crate::args::ServeArgs;
 use crate::config::Config;
-use crate::core::alerts::{Kind, Wanted};
-use crate::core::rules::{Edge, Severity};
+use crate::core::Batch;
+use crate::core::alerts::Kind;
 use crate::formats::records::Identity;
-use crate::sources::filesystems::Filesystems;
-use crate::sources::hwmon::{self, Chip, HwmonSource};
-use crate::sources::ipmi::{IpmiSource, node};
-use crate::sources::now;
-use crate::sources::smbus::{SYSFS, SmbusSource, find};
-use crate::sources::system::System;
-use crate::sources::worker::{MAX_BATCHES, Workers};
+use crate::sources::Whose;
+use crate::sources::worker::MAX_BATCHES;
 
-/// Where chips with a driver are.
-const HWMON: &str = "/sys/class/hwmon";
 /// For so long the start waits for this machine's identity; a BMC that hangs must not keep it from being watched.
 const IDENTITY_LIMIT: Duration = Duration::from_secs(10);
 /// Ticks between two looks for chips and buses that came or went.
@@ -50,11 +46,12 @@ pub fn boot_id() -> std::io::Result<String> {
 async fn identify(config: &Config) -> anyhow::Result<Identity> {
     let boot = boot_id().context("the boot's id")?;
     let (of, device) = (config.identity.clone(), config.sources.ipmi_device.clone());
+    let given = config.runtime_dir.join(identity::GIVEN);
     let (sender, told) = oneshot::channel();
     // A thread that hangs in a bus stays behind; nothing waits for it.
     std::thread::Builder::new()
         .name("identity".to_owned())
-        .spawn(move || sender.send(identity::read(&of, device.as_deref())))?;
+        .spawn(move || sender.send(identity::read(&of, device.as_deref(), &given)))?;
     let told = match timeout(IDENTITY_LIMIT, told).await {
         Ok(Ok(told)) => told,
         _ => {
@@ -73,6 +70,23 @@ fn host_name() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
+/// Where this machine's HTTP is reached from others; empty if it is not.
+fn http_address(config: &Config, name: &str) -> String {
+    let Some(listen) = config.listen.iter().find(|address| !address.ip().is_loopback()) else {
+        return String::new();
+    };
+    if !listen.ip().is_unspecified() {
+        return listen.to_string();
+    }
+    let list = config.group.as_ref().and_then(|group| group::list::List::load(&group.list).ok());
+    let own = list.and_then(|list| list.member.into_iter().find(|one| one.name.as_str() == name));
+    let first = own.and_then(|own| own.addresses.into_iter().next());
+    first.map_or_else(String::new, |host| match host.contains(':') {
+        true => format!("[{host}]:{}", listen.port()),
+        false => format!("{host}:{}", listen.port()),
+    })
+}
+
 /// Serves until a signal.
 ///
 /// # Errors
@@ -80,158 +94,148 @@ fn host_name() -> String {
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(args.config.config.as_deref())?;
     for folder in [&config.runtime_dir, &config.state_dir] {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let made = std::fs::create_dir_all(folder);
+        made.with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let folder = config.state_dir.join("events");
     let (log, events) = EventLog::open(&folder).with_context(|| folder.display().to_string())?;
-    let identity = identify(&config).await?;
-    let name = host_name();
+    let mut identity = identify(&config).await?;
+    let started = match &config.group {
+        Some(group) => member::start(group, &config.state_dir).await?,
+        None => None,
+    };
+    let name = started.as_ref().map_or_else(host_name, |started| started.name.clone());
+    identity.http = http_address(&config, &name);
     let (out, batches) = mpsc::channel(MAX_BATCHES);
     let monitor = Arc::new(Monitor::new(config, log, events, (name, identity)));
-    let mut sources = Sources::start(&monitor, out)?;
-    sources.look(&monitor);
-    let router = control::readable(monitor.clone()).merge(control::changeable(monitor.clone()));
+    let ways = power::ways(&monitor);
+    monitor.lock().identity.powers = ways;
+    let member = match started {
+        Some(started) => {
+            // Until the others are heard, another may be the manager.
+            monitor.is_manager.store(false, Ordering::Release);
+            monitor.lock().manager = None;
+            let executor = Arc::new(Executor::default());
+            executor.set(&monitor);
+            let member = started.open(&monitor, executor).await?;
+            let _ = monitor.links.set(member.links.clone());
+            Some(member)
+        }
+        None => {
+            let alone = Alone::open(&monitor.config.state_dir).context("settings.json")?;
+            member::set(&monitor, alone.kept());
+            *monitor.alone.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(alone);
+            None
+        }
+    };
+    let mut readers = Readers::start(&monitor, out)?;
+    readers.look(&monitor);
+    let router = control::readable(monitor.clone()).merge(changes::changeable(monitor.clone()));
     let socket = monitor.config.control_socket();
     let server = ControlServer::bind(&socket, router, Policy::system()).await?;
     let (stop, stops) = oneshot::channel::<()>();
     let served = tokio::spawn(server.run(async { drop(stops.await) }));
     for address in &monitor.config.listen {
-        let router = control::readable(monitor.clone());
-        let server = ReadServer::bind(*address, "listen", router).await?;
+        let server = ReadServer::bind(*address, "listen", redirect::router(&monitor)).await?;
         tokio::spawn(server.run());
     }
-    check_identity(&monitor);
     {
         let mut inner = monitor.lock();
-        let (place, text) =
-            (inner.place.clone(), format!("smbus-monitor {} started", env!("CARGO_PKG_VERSION")));
+        let place = inner.place.clone();
+        let text = format!("smbus-monitor {} started", env!("CARGO_PKG_VERSION"));
         monitor.note(&mut inner, Kind::Program, &place, None, &text);
     }
-    run(&monitor, sources, batches).await?;
+    chassis::check_own(&monitor);
+    Loop { monitor: monitor.clone(), readers, member, ticks: 0 }.run(batches).await?;
     drop(stop);
     let _ = served.await;
     Ok(())
 }
 
-/// What disagrees about where this machine is.
-fn check_identity(monitor: &Monitor) {
-    let mut inner = monitor.lock();
-    let told = identity::disagreements(&inner.identity);
-    let wanted = (!told.is_empty()).then(|| Wanted::plain(Severity::Warning, told.join("; ")));
-    let key = (inner.place.clone(), "identity".to_owned(), Edge::Misplaced);
-    let happened = inner.core.condition(now(), key, wanted);
-    monitor.happened(&mut inner, happened);
+struct Loop {
+    monitor: Arc<Monitor>,
+    readers: Readers,
+    member: Option<Member>,
+    ticks: u64,
 }
 
-async fn run(
-    monitor: &Arc<Monitor>,
-    mut sources: Sources,
-    mut batches: mpsc::Receiver<(crate::sources::Whose, crate::core::Batch)>,
-) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("cannot handle signals")?;
-    let watchdog = Watchdog::from_env();
-    let mut tick = interval(Duration::from_secs(1));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut ticks = 0_u64;
-    notify::ready("watching");
-    loop {
-        tokio::select! {
-            signal = signals.next() => if signal == Signal::Stop { break },
-            Some((whose, batch)) = batches.recv() => monitor.batch(whose, &batch),
-            _ = tick.tick() => {
-                monitor.tick();
-                ticks += 1;
-                if ticks.is_multiple_of(LOOK_TICKS) {
-                    sources.look(monitor);
-                }
-                if let Some(watchdog) = &watchdog {
-                    watchdog.kick();
+impl Loop {
+    async fn run(mut self, mut batches: mpsc::Receiver<(Whose, Batch)>) -> anyhow::Result<()> {
+        let mut signals = Signals::new().context("cannot handle signals")?;
+        let watchdog = Watchdog::from_env();
+        let mut tick = interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        if let Some(member) = &mut self.member {
+            member.tell_identity(&self.monitor).await;
+            member.look_at_all(&self.monitor).await;
+        }
+        notify::ready("watching");
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop => break,
+                    Signal::Reload => if let Some(member) = &self.member {
+                        let _ = member.links.group.reload().await;
+                    }
+                },
+                Some((whose, batch)) = batches.recv() => self.batch(whose, &batch).await,
+                heard = heard(&mut self.member) => if let Some(member) = &mut self.member {
+                    member.hear(&self.monitor, heard).await;
+                    member.tell_alerts(&self.monitor).await;
+                },
+                _ = tick.tick() => {
+                    self.tick().await;
+                    if let Some(watchdog) = &watchdog {
+                        watchdog.kick();
+                    }
                 }
             }
         }
-    }
-    notify::stopping();
-    let mut inner = monitor.lock();
-    let place = inner.place.clone();
-    monitor.note(&mut inner, Kind::Program, &place, None, "smbus-monitor stopped");
-    Ok(())
-}
-
-/// Threads, and what they read.
-struct Sources {
-    workers: Workers,
-    chips: BTreeMap<String, Chip>,
-    /// On which bus each configured chip is read.
-    buses: BTreeMap<String, u32>,
-    ipmi: bool,
-}
-
-impl Sources {
-    fn start(
-        monitor: &Monitor,
-        out: mpsc::Sender<(crate::sources::Whose, crate::core::Batch)>,
-    ) -> std::io::Result<Self> {
-        let mut workers = Workers::new(out, monitor.is_manager.clone());
-        let of = &monitor.config.sources;
-        if let Some(every) = of.system {
-            workers.add("system", Box::new(System::new(every, of.per_cpu)))?;
-        }
-        if let Some(every) = of.filesystems {
-            workers.add("filesystems", Box::new(Filesystems::new(every)))?;
-        }
-        Ok(Self { workers, chips: BTreeMap::new(), buses: BTreeMap::new(), ipmi: false })
-    }
-
-    /// What came is read from now on; what went is not. No chip is spoken to here.
-    fn look(&mut self, monitor: &Monitor) {
-        let of = &monitor.config.sources;
-        if let Some(every) = of.hwmon {
-            self.look_hwmon(every);
-        }
-        if let Some(every) = of.ipmi
-            && !self.ipmi
-            && node(of.ipmi_device.as_deref()).exists()
+        notify::stopping();
         {
-            let source = IpmiSource::new(of.ipmi_device.clone(), every);
-            self.ipmi = self.workers.add("ipmi", Box::new(source)).is_ok();
+            let mut inner = self.monitor.lock();
+            let place = inner.place.clone();
+            self.monitor.note(&mut inner, Kind::Program, &place, None, "smbus-monitor stopped");
         }
-        for device in &monitor.config.devices {
-            let found = find(&device.bus, Path::new(SYSFS));
-            let (Some(bus), read) = (found, self.buses.get(&device.name).copied()) else {
-                continue;
-            };
-            if read == Some(bus) {
-                continue;
-            }
-            let source = SmbusSource::new(device.clone(), bus);
-            if let Some(old) = read {
-                self.workers.remove(&format!("i2c-{old}"), crate::sources::Source::name(&source));
-            }
-            if self.workers.add(&format!("i2c-{bus}"), Box::new(source)).is_ok() {
-                self.buses.insert(device.name.clone(), bus);
-            }
+        if let Some(member) = self.member {
+            member.links.settings.clone().close().await;
+            member.links.group.leave().await;
+        }
+        Ok(())
+    }
+
+    async fn batch(&mut self, whose: Whose, batch: &Batch) {
+        // Read while this machine was the manager, and told after it was: the next one reads it too.
+        if whose == Whose::Midplane && !self.monitor.manages() {
+            return;
+        }
+        self.monitor.batch(whose, batch);
+        if let Some(member) = &mut self.member {
+            member.batch(whose, batch).await;
+            member.tell_alerts(&self.monitor).await;
         }
     }
 
-    fn look_hwmon(&mut self, every: Duration) {
-        let there: BTreeMap<String, Chip> =
-            hwmon::scan(Path::new(HWMON)).into_iter().map(|c| (c.source_name(), c)).collect();
-        for (name, chip) in &self.chips {
-            if there.get(name) != Some(chip) {
-                tracing::info!(chip = name, "it is gone");
-                self.workers.remove(&chip.thread(), name);
+    async fn tick(&mut self) {
+        self.ticks += 1;
+        self.monitor.tick();
+        let group = chassis::judge(&self.monitor);
+        if let Some(member) = &mut self.member {
+            member.tick(&self.monitor).await;
+            if let Some(batch) = group {
+                member.batch(chassis::WHOSE, &batch).await;
             }
+            member.tell_alerts(&self.monitor).await;
         }
-        for (name, chip) in &there {
-            if self.chips.get(name) != Some(chip) {
-                tracing::info!(chip = name, "it is read");
-                let source = HwmonSource::new(chip.clone(), every);
-                if let Err(error) = self.workers.add(&chip.thread(), Box::new(source)) {
-                    tracing::error!(%error, chip = name, "there is no thread to read it");
-                }
-            }
+        if self.ticks.is_multiple_of(LOOK_TICKS) {
+            self.readers.look(&self.monitor);
         }
-        self.chips = there;
+    }
+}
+
+async fn heard(member: &mut Option<Member>) -> Heard {
+    match member {
+        Some(member) => member.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -11,6 +11,17 @@ use crate::report::{HistoryReport, IdentityReport, Sensor, SlotReport};
 use crate::sources::now;
 
 impl Inner {
+    /// Where the manager's HTTP is reached.
+    pub(super) fn manager_http(&self) -> Option<String> {
+        let manager = self.manager.as_ref()?;
+        let identity = if *manager == self.name {
+            &self.identity
+        } else {
+            &self.others.get(manager)?.identity
+        };
+        Some(identity.http.clone()).filter(|http| !http.is_empty())
+    }
+
     /// All alerts, ours and those that others tell of; each once.
     #[must_use]
     pub fn all_alerts(&self) -> Vec<Alert> {
