@@ -7,7 +7,7 @@ export MIDPLANE_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target-$(shell rustc -V | tr -dc 'a-z0-9.' | cut -c1-24)
 export CARGO_TERM_COLOR ?= never
 
-PACKAGES := ipmi-mux bmc-sim usb-gadget-drive smbus-monitor midplane group-member
+PACKAGES := ipmi-mux bmc-sim usb-gadget-drive smbus-monitor kvm-bus midplane group-member
 
 .PHONY: help
 help:

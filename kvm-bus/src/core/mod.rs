@@ -3,11 +3,15 @@
 
 pub mod arq;
 pub mod console;
+pub mod escape;
+pub mod hotkey;
 pub mod keys;
+pub mod layout;
 pub mod link;
 pub mod lmc;
 pub mod mux;
 pub mod queue;
+pub mod render;
 pub mod rmm;
 pub mod screen;
 pub mod slave;

@@ -244,6 +244,12 @@ impl Rmm {
         }
     }
 
+    /// How many more key messages may wait.
+    #[must_use]
+    pub fn keys_room(&self) -> usize {
+        KEYS_KEPT - self.keys.len()
+    }
+
     /// The pointer moves at the coupled blade.
     pub fn pointer(&mut self, now: Micros, pointer: Pointer) {
         if let Some((_, coupling)) = self.coupled.filter(|_| self.keys.len() < KEYS_KEPT) {

@@ -10,6 +10,9 @@ from image import Image
 QEMU = "qemu-system-x86_64"
 PROFILES = ("blade",)
 MEMORY_MB = 1500
+# Serial lines of the machine from itself to itself: line N joins ttyS(4+2N) and ttyS(5+2N).
+LINES = 10
+PORTS_OF_CARD = 4
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Machine:
             f"file={escape(self.image.folder / 'root.img')},format=raw,if=virtio,snapshot=on",
             *("-device", "virtio-serial-pci"),
             *port(channel.PORT, f"path={escape(self.agent_socket)}"),
+            *serial_lines(self.run_folder),
             *self.bmc,
         ]
         for share in self.shares:
@@ -79,10 +83,28 @@ def base(image: Image, accel: str, console: Path) -> list[str]:
     ]
 
 
+def serial_lines(folder: Path) -> list[str]:
+    """Cards of 16550s, whose ports are joined two by two. QEMU passes bytes on as fast as it can, whatever the speed."""
+    arguments = []
+    for line in range(LINES):
+        socket = f"path={escape(folder / f'line{line}.sock')}"
+        arguments += ["-chardev", f"socket,id=line{2 * line},{socket},server=on,wait=off"]
+        arguments += ["-chardev", f"socket,id=line{2 * line + 1},{socket}"]
+    for first in range(0, 2 * LINES, PORTS_OF_CARD):
+        ports = [f"chardev{at + 1}=line{first + at}" for at in range(PORTS_OF_CARD)]
+        arguments += ["-device", ",".join(["pci-serial-4x", *ports])]
+    return arguments
+
+
 def kernel_line(*words: str) -> str:
     """The kernel's command line. A panic resets the machine, which ends QEMU."""
     return " ".join(
-        ["console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0", *words]
+        [
+            "console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0",
+            # Debian's kernel looks at four ports only.
+            f"8250.nr_uarts={4 + 2 * LINES}",
+            *words,
+        ]
     )
 
 

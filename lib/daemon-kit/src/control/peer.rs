@@ -146,7 +146,10 @@ impl Policy {
     }
 
     /// The peer of `stream`, or its uid when it may do nothing.
-    pub(super) fn admit(&self, stream: &UnixStream) -> io::Result<Result<Peer, u32>> {
+    ///
+    /// # Errors
+    /// The system does not say who it is.
+    pub fn admit(&self, stream: &UnixStream) -> io::Result<Result<Peer, u32>> {
         let cred = stream.peer_cred()?;
         let peer = |role| Peer { uid: cred.uid(), gid: cred.gid(), pid: cred.pid(), role };
         Ok(self.role(stream.as_fd(), &cred).map(peer).ok_or(cred.uid()))

@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# limit: 120
+# An RMM and three blades in a daisy chain of serial lines: consoles with logins, through picocom, telnet and pyserial.
+# shellcheck source=lib.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib.sh
+# shellcheck source=lib-kvm-bus.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib-kvm-bus.sh
+
+clean_up() {
+    local status=$?
+    trap - ERR
+    set +e
+    bus_down
+    exit $status
+}
+trap clean_up EXIT
+
+[[ $(systemctl is-enabled kvm-bus-rmm kvm-bus-lmc | sort -u) == disabled ]] || fail "a unit is enabled by the installation"
+bus_configure
+check "the RMM's configuration is valid" kvm-bus check rmm
+check "a blade's configuration is valid" kvm-bus check lmc --config /etc/midplane/kvm-bus-lmc-blade2.toml
+blades_log_in
+bus_up
+kvm-bus status
+[[ $(blade blade3 .hops) == 2 ]] || fail "blade3 is not behind two others"
+check "a line has one user" bash -c '! python3 -c "import serial; serial.Serial(\"/dev/ttyS4\", exclusive=True)"'
+
+# One login each, and each on its own console alone.
+check "a login through the chain" /mnt/tests/scenarios/kvm-login /run/midplane/kvm-bus/console.sock blade3
+check "and on the others" /mnt/tests/scenarios/kvm-login /run/midplane/kvm-bus/console.sock blade1 blade2
