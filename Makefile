@@ -7,7 +7,7 @@ export MIDPLANE_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target-$(shell rustc -V | tr -dc 'a-z0-9.' | cut -c1-24)
 export CARGO_TERM_COLOR ?= never
 
-PACKAGES := ipmi-mux bmc-sim usb-gadget-drive smbus-monitor kvm-bus midplane group-member
+PACKAGES := ipmi-mux bmc-sim usb-gadget-drive smbus-monitor kvm-bus device-manager midplane group-member
 
 .PHONY: help
 help:
@@ -45,6 +45,7 @@ test-full: lint unit packages
 	tests/mutants ipmi-mux
 	tests/mutants usb-gadget-drive
 	tests/mutants group
+	tests/mutants device-manager
 	tests/mutants secure-link
 	tests/conformance/usb-gadget-drive $(CARGO_TARGET_DIR)/release/usb-gadget-drive
 	tests/lab/scenarios --full

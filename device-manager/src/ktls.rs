@@ -6,18 +6,23 @@
 //! the sequence number would wrap first), and each session has its own.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use secure_link::Secret;
 
 use crate::link::DataKeys;
 
-/// Seals what is sent and opens what comes, from here on.
+/// Seals what is sent and opens what comes, from here on. In a thread of its own: the first time the kernel tries its ciphers out.
 ///
 /// # Errors
 /// `ENOENT` where the kernel has no module `tls`; those of the socket.
-pub fn seal(socket: &impl AsFd, keys: &DataKeys) -> io::Result<()> {
+pub async fn seal(socket: OwnedFd, keys: DataKeys) -> io::Result<OwnedFd> {
+    let set = tokio::task::spawn_blocking(move || set(&socket, &keys).map(|()| socket));
+    set.await.map_err(io::Error::other)?
+}
+
+fn set(socket: &OwnedFd, keys: &DataKeys) -> io::Result<()> {
     let (ours, theirs) = match keys.is_initiator {
         true => (&keys.initiator, &keys.responder),
         false => (&keys.responder, &keys.initiator),

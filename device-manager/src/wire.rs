@@ -21,6 +21,8 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 pub const MAX_ADDRESSES: usize = 8;
 /// Most units in one [`Peer::Seen`]: a group has 64 machines.
 pub const MAX_SEEN: usize = 128;
+/// Most devices of one [`Peer::Has`]: its ids are told as text.
+pub const MAX_HITS: usize = 3000;
 /// Bytes of a lease's token.
 pub const TOKEN: usize = 16;
 
@@ -244,6 +246,10 @@ pub enum Peer {
     },
     /// The newest stamps of units that the sender knows of, as epoch and sequence; at most [`MAX_SEEN`].
     Seen(Vec<(Machine, (u64, u64))>),
+    /// All units that the sender has, first of all that it tells; at most [`MAX_SEEN`].
+    Units(Vec<(Machine, Stamp)>),
+    /// All devices that fit a finder of the receiver's, whose hits follow: what else was told of before is gone.
+    Has(FinderNo, Vec<DeviceId>),
 }
 
 /// A holder to a unit.
@@ -372,6 +378,8 @@ impl Bounded for Peer {
             Self::Answer(_, told) => answer(told),
             Self::End { by, .. } => holder(by),
             Self::Seen(seen) => seen.len() <= MAX_SEEN,
+            Self::Units(units) => units.len() <= MAX_SEEN,
+            Self::Has(_, ids) => ids.len() <= MAX_HITS,
             _ => true,
         }
     }

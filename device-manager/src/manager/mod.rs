@@ -4,4 +4,5 @@
 pub mod api;
 mod control;
 pub mod core;
+pub mod order;
 pub mod run;

@@ -13,14 +13,15 @@ use daemon_kit::signals::{Signal, Signals};
 use group::core::Notice;
 use group::core::records::Change;
 use group::list::List;
-use group::shell::{Group, Incoming};
+use group::shell::{Group, Incoming as FromGroup, Received};
 use group::wire::Class;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::control::{self, Asked};
 use super::core::{Action, Event, Listed, Manager, Note, Options, Report};
+use super::order::{Incoming, Numbered, Outgoing, Taken};
 use crate::config::Config;
 use crate::link::{Chain, Inbox, Link, listen, write_all};
 use crate::manager::api::{Known, Leased, Line};
@@ -38,6 +39,10 @@ const MAX_TO_UNIT: usize = 256;
 const MAX_TO_PEER: usize = 65_536;
 /// After a message that was not sent, a peer is told all again.
 const AGAIN: Duration = Duration::from_millis(300);
+/// A peer that is told nothing new is told so, and sees whether it missed something.
+const MARK: Duration = Duration::from_secs(1);
+/// Whatever is missing, a peer is not asked for all more often.
+const ASK: Duration = Duration::from_millis(500);
 /// How often the group's clock is looked at.
 const CLOCK: Duration = Duration::from_secs(1);
 
@@ -67,6 +72,12 @@ enum Happened {
     Clock(i64, u64),
 }
 
+struct PeerConn {
+    out: mpsc::Sender<Peer>,
+    incoming: Incoming,
+    asked: Option<Instant>,
+}
+
 struct UnitConn {
     out: mpsc::Sender<ToUnit>,
     reader: AbortHandle,
@@ -83,7 +94,7 @@ struct Shell {
     group: Group,
     happened: mpsc::Sender<Happened>,
     units: BTreeMap<ConnId, UnitConn>,
-    peers: BTreeMap<Machine, mpsc::Sender<Peer>>,
+    peers: BTreeMap<Machine, PeerConn>,
     /// What is known of each peer's list: by device, the version.
     lists: BTreeMap<Machine, BTreeMap<DeviceId, u64>>,
     publish: mpsc::Sender<Vec<Change>>,
@@ -165,7 +176,7 @@ impl Shell {
         &mut self,
         mut happening: mpsc::Receiver<Happened>,
         mut doors: mpsc::Receiver<Link>,
-        mut incoming: Incoming,
+        mut incoming: FromGroup,
         mut asked: mpsc::Receiver<Asked>,
     ) -> anyhow::Result<()> {
         let mut signals = Signals::new().context("cannot handle signals")?;
@@ -186,17 +197,54 @@ impl Shell {
                     Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_all().await,
                     Err(broadcast::error::RecvError::Closed) => anyhow::bail!("the group's task has ended"),
                 },
-                Some(received) = incoming.messages.recv() => {
-                    match Peer::decode(&received.bytes) {
-                        Ok(message) => self.tell(Event::Peer(Machine(received.from), message)),
-                        Err(error) => tracing::warn!(peer = %received.from, %error, "not understood"),
-                    }
-                }
+                Some(received) = incoming.messages.recv() => self.received(received),
                 Some(asked) = asked.recv() => self.asked(asked),
                 _ = kick.tick() => if let Some(watchdog) = &watchdog { watchdog.kick() },
                 () = tick => self.tell(Event::Tick),
             }
         }
+    }
+
+    fn received(&mut self, received: Received) {
+        let peer = Machine(received.from);
+        let numbered = match Numbered::decode(&received.bytes) {
+            Ok(numbered) => numbered,
+            Err(error) => return tracing::warn!(%peer, %error, "not understood"),
+        };
+        // It is here for itself already: it tells all again when it is here for us, or is asked.
+        let Some(conn) = self.peers.get_mut(&peer) else { return };
+        match conn.incoming.take(numbered) {
+            Taken::Message(message) => self.tell(Event::Peer(peer, *message)),
+            Taken::Nothing => {}
+            Taken::Again => self.begin(peer),
+            Taken::Gap => {
+                if conn.asked.is_none_or(|asked| asked.elapsed() > ASK) {
+                    conn.asked = Some(Instant::now());
+                    tracing::debug!(%peer, "something is missing");
+                    self.ask_again(peer);
+                }
+            }
+        }
+    }
+
+    fn ask_again(&self, peer: Machine) {
+        let group = self.group.clone();
+        tokio::spawn(async move { group.send(&peer.0, Numbered::Again.encode()).await });
+    }
+
+    /// Tells a peer all from the beginning.
+    fn begin(&mut self, peer: Machine) {
+        let (out, messages) = mpsc::channel(MAX_TO_PEER);
+        let sending = send_all(self.group.clone(), peer.clone(), messages, self.happened.clone());
+        tokio::spawn(sending);
+        match self.peers.get_mut(&peer) {
+            Some(conn) => conn.out = out,
+            None => {
+                let conn = PeerConn { out, incoming: Incoming::default(), asked: None };
+                self.peers.insert(peer.clone(), conn);
+            }
+        }
+        self.tell(Event::PeerHere(peer));
     }
 
     /// Reads policy and the group's list again. What else is in the configuration takes a restart.
@@ -217,16 +265,10 @@ impl Shell {
         match notice {
             Notice::Here(name) => {
                 let peer = Machine(name.clone());
-                let (out, messages) = mpsc::channel(MAX_TO_PEER);
-                tokio::spawn(send_all(
-                    self.group.clone(),
-                    peer.clone(),
-                    messages,
-                    self.happened.clone(),
-                ));
-                self.peers.insert(peer.clone(), out);
                 self.lists.remove(&peer);
-                self.tell(Event::PeerHere(peer));
+                self.begin(peer.clone());
+                // For it this machine may have been here all the time.
+                self.ask_again(peer);
                 tokio::spawn(look_at(self.group.clone(), name, self.happened.clone()));
             }
             Notice::Away(name, _) => {
@@ -269,7 +311,7 @@ impl Shell {
             Happened::Unsent(peer) => {
                 // If it is here still, it is told all again, and asked again.
                 if self.peers.contains_key(&peer) {
-                    self.noticed(Notice::Here(peer.0));
+                    self.begin(peer);
                 }
             }
             Happened::List(peer, all) => self.listed(peer, all),
@@ -362,8 +404,8 @@ impl Shell {
                     }
                     Action::Close(conn) => self.close(conn),
                     Action::ToPeer(peer, message) => {
-                        if let Some(out) = self.peers.get(&peer)
-                            && out.try_send(message).is_err()
+                        if let Some(conn) = self.peers.get(&peer)
+                            && conn.out.try_send(message).is_err()
                         {
                             tracing::warn!(%peer, "it does not keep up");
                         }
@@ -441,11 +483,21 @@ async fn send_all(
     mut messages: mpsc::Receiver<Peer>,
     to: mpsc::Sender<Happened>,
 ) {
-    while let Some(message) = messages.recv().await {
-        if let Err(error) = group.send(&peer.0, message.encode()).await {
+    let mut outgoing = Outgoing::default();
+    loop {
+        let numbered = match timeout(MARK, messages.recv()).await {
+            Ok(Some(message)) => Some(outgoing.number(message)),
+            Ok(None) => return,
+            Err(_) => outgoing.mark(),
+        };
+        let Some(numbered) = numbered else { continue };
+        if let Err(error) = group.send(&peer.0, numbered.encode()).await {
             tracing::debug!(%peer, %error, "not sent");
             sleep(AGAIN).await;
-            let _ = to.send(Happened::Unsent(peer)).await;
+            // Unless somebody else took its place meanwhile.
+            if !messages.is_closed() {
+                let _ = to.send(Happened::Unsent(peer)).await;
+            }
             return;
         }
     }

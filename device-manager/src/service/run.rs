@@ -148,13 +148,16 @@ async fn usb(
     if raw.keys.is_some() {
         ktls::keep_alive(&raw.fd)?;
     }
-    if let Some(keys) = raw.keys.as_ref().filter(|_| sealed) {
-        ktls::seal(&raw.fd, keys).context("the kernel's TLS, by the module `tls`")?;
-    }
+    let fd = match raw.keys.filter(|_| sealed) {
+        Some(keys) => {
+            ktls::seal(raw.fd, keys).await.context("the kernel's TLS, by the module `tls`")?
+        }
+        None => raw.fd,
+    };
     let helper = Helper::at(options.helper.clone());
     let request = Request::Import { exported, identity: Identity::of(&grant.device.found) };
     let imported = tokio::select! {
-        imported = helper.ask(request, Some(raw.fd)) => imported,
+        imported = helper.ask(request, Some(fd)) => imported,
         why = holding.keep() => anyhow::bail!("{}: {why}", grant.device.id),
     };
     let (port, bus_id) = match imported {

@@ -2,7 +2,6 @@
 //! What carries a lease's data: the kernel's USB/IP for a whole device, a task of ours for a serial line.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
@@ -160,12 +159,16 @@ async fn export(
     if raw.keys.is_some() {
         ktls::keep_alive(&raw.fd).map_err(|error| format!("keep-alive: {error}"))?;
     }
+    let sealed;
     if let Some(keys) = &keys {
         let hint = "the kernel's TLS, by the module `tls`";
-        ktls::seal(&raw.fd.as_fd(), keys).map_err(|error| format!("{hint}: {error}"))?;
+        sealed =
+            ktls::seal(raw.fd, keys.clone()).await.map_err(|error| format!("{hint}: {error}"))?;
+    } else {
+        sealed = raw.fd;
     }
     let request = Request::Export { bus_id: found.path.clone(), identity: Identity::of(found) };
-    helper.ask(request, Some(raw.fd)).await.map_err(|error| error.to_string())?;
+    helper.ask(request, Some(sealed)).await.map_err(|error| error.to_string())?;
     Ok(carried)
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use device_manager::manager::core as manager;
+use device_manager::manager::order::{Incoming, Numbered, Outgoing, Taken};
 use device_manager::policy::Policy;
 use device_manager::record::{Found, Machine};
 use device_manager::unit::core as unit;
@@ -45,8 +46,10 @@ pub enum Due {
         from: usize,
         to: usize,
         session: u64,
-        message: Box<Peer>,
+        message: Box<Numbered>,
     },
+    /// Nothing new is told, and that is.
+    Mark(usize, usize, u64),
     List {
         from: usize,
         to: usize,
@@ -96,6 +99,8 @@ pub struct ManagerSide {
     /// What it published, and to whom it is linked, by which session.
     pub list: BTreeMap<device_manager::record::DeviceId, device_manager::record::Device>,
     pub met: BTreeMap<usize, u64>,
+    outgoing: BTreeMap<usize, Outgoing>,
+    incoming: BTreeMap<usize, Incoming>,
 }
 
 #[derive(Debug, Clone)]
@@ -183,6 +188,8 @@ impl World {
                 own,
                 list: BTreeMap::new(),
                 met: BTreeMap::new(),
+                outgoing: BTreeMap::new(),
+                incoming: BTreeMap::new(),
             };
             world.managers.push(side);
             world.start_manager(at);
@@ -229,6 +236,7 @@ impl World {
             "paths lost",
             "services vanished",
             "strangers",
+            "messages between managers lost",
             "units changed over",
             "finders forwarded",
             "restored leases",
@@ -418,8 +426,16 @@ impl World {
             }
             Due::ToPeer { from, to, session, message } => {
                 if self.managers[to].met.get(&from) == Some(&session) {
-                    let from = self.managers[from].name.clone();
-                    self.manager(to, manager::Event::Peer(from, *message));
+                    self.received(from, to, *message);
+                }
+            }
+            Due::Mark(from, to, session) => {
+                if self.managers[from].met.get(&to) == Some(&session) {
+                    let mark = self.managers[from].outgoing.entry(to).or_default().mark();
+                    if let Some(mark) = mark {
+                        self.send(from, to, mark);
+                    }
+                    self.after(self.now + SECOND, Due::Mark(from, to, session));
                 }
             }
             Due::List { from, to, session, change } => {
@@ -490,11 +506,15 @@ impl World {
         self.next += 1;
         let session = self.next;
         for (here, there) in [(one, two), (two, one)] {
-            self.managers[here].met.insert(there, session);
+            let side = &mut self.managers[here];
+            side.met.insert(there, session);
+            side.outgoing.insert(there, Outgoing::default());
+            side.incoming.insert(there, Incoming::default());
         }
         for (here, there) in [(one, two), (two, one)] {
             let name = self.managers[there].name.clone();
             self.manager(here, manager::Event::PeerHere(name));
+            self.after(self.now + SECOND, Due::Mark(here, there, session));
             for device in self.managers[there].list.values().cloned().collect::<Vec<_>>() {
                 self.list(there, here, manager::Listed::Set(Box::new(device)));
             }
@@ -513,6 +533,29 @@ impl World {
         // If they live and reach one another they meet again.
         let when = self.now + self.rng.between(10_000, SECOND);
         self.after(when, Due::Meet(one, two));
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Numbered) {
+        let Some(session) = self.managers[from].met.get(&to).copied() else { return };
+        // A link that ended, and was made again.
+        if self.now < STORM && self.rng.permille(4) {
+            return self.count("messages between managers lost");
+        }
+        let when = self.in_order((from, to, false));
+        self.after(when, Due::ToPeer { from, to, session, message: Box::new(message) });
+    }
+
+    fn received(&mut self, from: usize, to: usize, message: Numbered) {
+        let peer = self.managers[from].name.clone();
+        match self.managers[to].incoming.entry(from).or_default().take(message) {
+            Taken::Message(message) => self.manager(to, manager::Event::Peer(peer, *message)),
+            Taken::Nothing => {}
+            Taken::Gap => self.send(to, from, Numbered::Again),
+            Taken::Again => {
+                self.managers[to].outgoing.insert(from, Outgoing::default());
+                self.manager(to, manager::Event::PeerHere(peer));
+            }
+        }
     }
 
     fn list(&mut self, from: usize, to: usize, change: manager::Listed) {
@@ -592,13 +635,9 @@ impl World {
                     if matches!(message, Peer::Find(..)) {
                         self.count("finders forwarded");
                     }
-                    if let Some(session) = self.managers[at].met.get(&to).copied() {
-                        let when = self.in_order((at, to, false));
-                        self.after(
-                            when,
-                            Due::ToPeer { from: at, to, session, message: Box::new(message) },
-                        );
-                    }
+                    let numbered =
+                        self.managers[at].outgoing.entry(to).or_default().number(message);
+                    self.send(at, to, numbered);
                 }
                 manager::Action::Publish(device) => {
                     self.managers[at].list.insert(device.id, (*device).clone());

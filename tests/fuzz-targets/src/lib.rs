@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod devices;
 mod devintf;
 mod drive_config;
 pub mod drive_disk;
@@ -23,6 +24,7 @@ mod vm_protocol;
 
 pub use self::group::group;
 pub use config::config;
+pub use devices::devices;
 pub use devintf::{COMMANDS, devintf};
 pub use drive_config::drive_config;
 pub use drive_disk::drive_disk;

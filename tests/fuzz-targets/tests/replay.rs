@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
-    Reached, config, devintf, drive_config, drive_link, group, nbd_options, nbd_requests,
+    Reached, config, devices, devintf, drive_config, drive_link, group, nbd_options, nbd_requests,
     secure_link, vm_protocol,
 };
 
@@ -334,6 +334,29 @@ fn secure_link_corpus() {
             "changed datagram",
             "frame",
             "changed frame",
+        ],
+    );
+}
+
+#[test]
+fn devices_corpus() {
+    replay(
+        "devices",
+        devices,
+        &[
+            "from a unit",
+            "published",
+            "a finder is told",
+            "wrong",
+            "from a peer",
+            "given up",
+            "a gap",
+            "leased",
+            "turned away",
+            "a disk",
+            "it fits",
+            "to a holder",
+            "a device",
         ],
     );
 }

@@ -8,7 +8,7 @@ use group::core::Replication;
 use super::{Action, Finder, MAX_FINDERS, MAX_FORWARDED, Manager, Report, Scope};
 use crate::pattern::Pattern;
 use crate::record::{Device, DeviceId, Machine};
-use crate::wire::{FinderNo, Peer};
+use crate::wire::{FinderNo, MAX_HITS, Peer};
 
 impl Manager {
     pub(super) fn find(&mut self, no: FinderNo, pattern: Pattern, scope: Scope) {
@@ -59,6 +59,31 @@ impl Manager {
         let own = self.units.values().flat_map(|link| link.devices.keys());
         for id in own.copied().collect::<Vec<_>>() {
             self.refresh(id);
+        }
+    }
+
+    /// A peer may have missed what its finders were told.
+    pub(super) fn hit_again(&mut self, to: &Machine) {
+        let own: Vec<Device> =
+            self.units.values().flat_map(|link| link.devices.values().cloned()).collect();
+        let Some(peer) = self.peers.get_mut(to) else { return };
+        for (no, (pattern, told)) in &mut peer.finders {
+            told.clear();
+            let fits = own.iter().filter(|device| pattern.fits(device)).map(|device| device.id);
+            let has = Peer::Has(*no, fits.take(MAX_HITS).collect());
+            self.out.push(Action::ToPeer(to.clone(), has));
+        }
+        for device in own {
+            self.refresh_forwarded(device.id);
+        }
+    }
+
+    pub(super) fn has(&mut self, from: &Machine, no: FinderNo, ids: &[DeviceId]) {
+        let peer = self.peers.entry(from.clone()).or_default();
+        let told =
+            peer.devices.iter().filter(|(id, told)| told.1.contains(&no) && !ids.contains(id));
+        for id in told.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.miss(from, no, id);
         }
     }
 

@@ -180,9 +180,8 @@ impl Manager {
     pub(super) fn peer_here(&mut self, name: &Machine) {
         self.peers.entry(name.clone()).or_default().here = true;
         let own = self.units.values().filter_map(|link| Some((link.machine.clone(), link.stamp?)));
-        for (unit, stamp) in own.collect::<Vec<_>>() {
-            self.out.push(Action::ToPeer(name.clone(), Peer::Owner(unit, stamp)));
-        }
+        let units = Peer::Units(own.take(MAX_SEEN).collect());
+        self.out.push(Action::ToPeer(name.clone(), units));
         // Whoever gets a unit next must know if its disk was set back.
         let seen = self
             .newest
@@ -192,6 +191,7 @@ impl Manager {
             .collect();
         self.out.push(Action::ToPeer(name.clone(), Peer::Seen(seen)));
         self.forward_finders(name);
+        self.hit_again(name);
         self.ask_again(name);
     }
 
@@ -225,6 +225,19 @@ impl Manager {
                     *newest = (*newest).max(order);
                 }
             }
+            Peer::Units(units) => {
+                let peer = self.peers.entry(from.clone()).or_default();
+                let gone =
+                    peer.units.keys().filter(|old| !units.iter().any(|(unit, _)| unit == *old));
+                for unit in gone.cloned().collect::<Vec<_>>() {
+                    self.peers.entry(from.clone()).or_default().units.remove(&unit);
+                    self.refresh_unit(&unit);
+                }
+                for (unit, stamp) in units {
+                    self.owned(&from, unit, stamp);
+                }
+            }
+            Peer::Has(no, ids) => self.has(&from, no, &ids),
             Peer::Find(no, pattern) => self.forwarded(&from, no, pattern),
             Peer::Unfind(no) => {
                 self.peers.entry(from).or_default().finders.remove(&no);

@@ -9,6 +9,7 @@ use std::path::Path;
 use fuzz_targets::Reached;
 
 mod config;
+mod devices;
 mod devintf;
 mod drive;
 mod group;
@@ -20,6 +21,7 @@ fn main() {
     devintf::write();
     vm_protocol::write();
     config::write();
+    devices::write();
     drive::write();
     group::write();
     nbd::write();

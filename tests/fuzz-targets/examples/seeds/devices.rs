@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is said between units, managers and holders of devices.
+
+use device_manager::manager::order::{Numbered, Outgoing};
+use device_manager::record::{Device, DeviceId, Found, Function, Holder, Machine, Stamp};
+use device_manager::wire::{
+    Beat, Bounded, Carried, FromHolder, FromUnit, LeaseTerms, Peer, Refusal, ToHolder, ToUnit,
+    Token, Wanted,
+};
+use fuzz_targets::devices as target;
+
+fn entry(head: u8, bytes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(bytes.len()).expect("they are short");
+    [&[head][..], &len.to_le_bytes(), bytes].concat()
+}
+
+fn stamp(seq: u64) -> Stamp {
+    Stamp { epoch: 2, seq, at: 5 }
+}
+
+fn device() -> Device {
+    let unit: Machine = "u".parse().expect("a name");
+    let text = |text: &str| text.to_owned();
+    let found = Found {
+        key: text("k"),
+        bus: text("usb"),
+        path: text("1-1"),
+        types: vec![text("disk")],
+        vendor: text("1d6b"),
+        product: text("0104"),
+        manufacturer: text("Maker"),
+        model: text("Disk"),
+        serial: text("S"),
+        descriptors: 1,
+        parts: vec![],
+        unavailable: None,
+    };
+    let functions = vec![Function::new("whole", None)];
+    Device { id: DeviceId::new(&unit, "k"), unit, gen_no: 1, found, functions, stamp: stamp(2) }
+}
+
+fn wanted(gen_no: u64) -> Wanted {
+    let holder = Holder { machine: "p".parse().expect("a name"), uid: 0, groups: vec![] };
+    Wanted {
+        device: device().id,
+        gen_no,
+        function: 0,
+        holder,
+        queue: true,
+        limit_s: None,
+        since_ms: 1,
+    }
+}
+
+pub fn write() {
+    let seed = |name, wanted, bytes: &[u8]| crate::seed(target, "devices", name, wanted, bytes);
+    let hello = entry(0, &FromUnit::Hello { stamp: stamp(1), addresses: vec![] }.encode());
+    let there = entry(0, &FromUnit::Device(Box::new(device())).encode());
+    let gone = entry(0, &FromUnit::Gone(device().id, stamp(3)).encode());
+    let beat = FromUnit::Beat(Beat { sent: 1, echo: Some((2, 3)), group: None });
+    seed("hello", "from a unit", &hello);
+    seed("device", "published", &[&hello[..], &there].concat());
+    seed("gone", "a finder is told", &[&hello[..], &there, &gone].concat());
+    seed("beat", "from a unit", &[&hello[..], &entry(0x10, &beat.encode())].concat());
+    seed("wrong", "wrong", &there);
+    let mut out = Outgoing::default();
+    let mut peer = |message| entry(1, &out.number(message).encode());
+    let units = peer(Peer::Units(vec![("v".parse().expect("a name"), stamp(1))]));
+    let owner = peer(Peer::Owner("u".parse().expect("a name"), stamp(9)));
+    let hit = peer(Peer::Hit(1, Box::new(device())));
+    let find = peer(Peer::Find(4, String::new().try_into().expect("it fits all")));
+    let want = peer(Peer::Want(5, wanted(1)));
+    let rest = [
+        peer(Peer::Queued(1, 1)),
+        peer(Peer::Answer(1, Err(Refusal::NoUnit))),
+        peer(Peer::Cancel(5)),
+    ]
+    .concat();
+    seed("peer", "from a peer", &[&units[..], &owner, &hit, &find].concat());
+    seed("gave-up", "given up", &[&hello[..], &there, &units, &owner].concat());
+    seed(
+        "want",
+        "from a peer",
+        &[&hello[..], &there, &units, &owner, &hit, &find, &want, &rest].concat(),
+    );
+    seed("gap", "a gap", &owner);
+    seed("again", "", &entry(1, &Numbered::Again.encode()));
+    // The first number that a unit gives in its third life.
+    let lease = ToUnit::Lease(
+        1,
+        Wanted { device: device().id, ..wanted((3 << 24) + 1) },
+        LeaseTerms { limit_s: Some(9) },
+    );
+    seed("lease", "leased", &entry(2, &lease.encode()));
+    seed("elsewhere", "", &entry(2, &ToUnit::Elsewhere.encode()));
+    let data = FromHolder::Data { no: 1, token: Token([0; 16]) };
+    seed("stranger", "turned away", &entry(3, &data.encode()));
+    seed("disk", "a disk", &entry(4, &[9, 4, 0, 0, 2, 8, 6, 0x50, 0]));
+    seed("pattern", "it fits", &entry(5, b"type=disk,x vendor=1d* model!='a b'"));
+    let go = ToHolder::Go(Carried::Usbip { devid: 1, speed: 3, sealed: true });
+    seed("go", "to a holder", &entry(6, &go.encode()));
+    seed("record", "a device", &entry(7, &device().encode()));
+}

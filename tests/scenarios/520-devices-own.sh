@@ -1,0 +1,11 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# limit: 120
+# Managers that hold only their own lists: finders are forwarded, and devices are found, leased and used all the same.
+# shellcheck source=lib.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib.sh
+
+modprobe -a bridge veth libcomposite usb_f_mass_storage usb_storage usbip-host vhci-hcd tls
+modprobe -r dummy_hcd || true
+modprobe dummy_hcd num=3 is_high_speed=1
+/mnt/tests/scenarios/device-rack --own carry

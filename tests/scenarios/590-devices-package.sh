@@ -1,0 +1,117 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# limit: 150
+# The units as systemd runs them, locked down and without root but for the helper: a group of one machine, a disk that is always there by a
+# template unit, also when it is unplugged; removal gives all devices back.
+# shellcheck source=lib.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib.sh
+
+GADGET=/sys/kernel/config/usb_gadget/dm-package
+ATTACH="device-manager-attach@$(systemd-escape 'serial=PKG1').service"
+package=$(ls /mnt/debs/device-manager_*.deb)
+
+clean_up() {
+    local status=$?
+    trap - ERR
+    set +e
+    systemctl stop "$ATTACH" device-manager-unit device-manager device-manager-helper.socket device-manager-helper
+    if [[ -d $GADGET ]]; then
+        echo >$GADGET/UDC
+        rm -f $GADGET/configs/c.1/mass_storage.0
+        rmdir $GADGET/configs/c.1 $GADGET/functions/mass_storage.0 $GADGET/strings/0x409 $GADGET
+    fi
+    rmmod dummy_hcd
+    systemctl stop midplane-key.path midplane-key.socket midplane-key.service
+    rm -rf /etc/midplane/{node.key,group.key,group.toml,.lock,keys} /var/lib/midplane/{members,device-manager*}
+    systemctl start midplane-key.path
+    ((status == 0)) || dpkg -i --force-confmiss,confnew "$package" >/dev/null 2>&1
+    exit $status
+}
+trap clean_up EXIT
+
+modprobe -a libcomposite usb_f_mass_storage usb_storage
+modprobe -r dummy_hcd || true
+modprobe dummy_hcd num=1 is_high_speed=1
+for unit in device-manager:1.6 device-manager-unit:1.9 device-manager-helper:2.9 "$ATTACH":1.8; do
+    exposure=$(systemd-analyze security --no-pager "${unit%:*}" | sed -n 's/.*exposure level for .*: \([0-9.]*\).*/\1/p')
+    awk -v e="$exposure" -v most="${unit##*:}" 'BEGIN { exit !(e > 0 && e <= most) }' || fail "exposure of ${unit%:*} is $exposure"
+    note "systemd-analyze security: $exposure for ${unit%:*}"
+done
+check "the units are sound" systemd-analyze verify --man=no /usr/lib/systemd/system/device-manager{.service,-unit.service,-helper.service,-helper.socket} "/usr/lib/systemd/system/device-manager-attach@.service"
+check "the shipped configuration is valid" device-manager check
+[[ $(systemctl is-enabled device-manager.service device-manager-unit.service | sort -u) == disabled ]] || fail "a unit is enabled by the installation"
+[[ $(systemctl is-active device-manager-helper.socket) == active ]] || fail "nobody listens for requests of root"
+
+check "a group begins with this machine" midplane key create --name b1 chassis
+[[ $(stat -c '%U:%G %a' /etc/midplane/keys/device-manager.key) == 'root:device-manager 640' ]] || fail "the program's key: $(stat -c '%U:%G %a' /etc/midplane/keys/device-manager.key)"
+printf '[[member]]\nname = "b1"\naddresses = ["127.0.0.1"]\n' >/etc/midplane/group.toml
+check "the manager starts" systemctl start device-manager
+check "the unit starts" systemctl start device-manager-unit
+with_manager() { device-manager units | has '^b1 *b1 '; }
+wait_for 20 "the unit is with the manager of its machine" with_manager
+
+mkdir -p $GADGET/strings/0x409 $GADGET/configs/c.1 $GADGET/functions/mass_storage.0
+echo 0x1d6b >$GADGET/idVendor
+echo 0x0104 >$GADGET/idProduct
+echo PKG1 >$GADGET/strings/0x409/serialnumber
+printf 'Evil \x1b[31m disk\n' >$GADGET/strings/0x409/product
+head -c 4M /dev/urandom >disk.img
+echo 1 >$GADGET/functions/mass_storage.0/lun.0/removable
+echo "$PWD/disk.img" >$GADGET/functions/mass_storage.0/lun.0/file
+ln -s $GADGET/functions/mass_storage.0 $GADGET/configs/c.1/
+echo dummy_udc.0 >$GADGET/UDC
+listed() { device-manager devices serial=PKG1 | has PKG1; }
+wait_for 20 "its disk is listed" listed
+device-manager devices | sed 's/^/    /'
+check "in JSON" jq -e '.[] | select(.device.found.serial == "PKG1")' <(device-manager devices --json)
+check "and looked for by a reader" setpriv --reuid=nobody --regid="$(getent group midplane-read | cut -d: -f3)" --clear-groups device-manager find serial=PKG1
+if setpriv --reuid=nobody --regid=nogroup --clear-groups device-manager find serial=PKG1 2>err; then fail "anybody may look"; fi
+note "$(cat err)"
+check "midplane status knows the program" midplane status --json
+
+vhci_disk() { # the block device that came over the network
+    local disk
+    for disk in /sys/block/sd*; do
+        if [[ $(readlink -f "$disk") == *vhci_hcd* && $(<"$disk/size") -gt 0 ]]; then
+            echo "/dev/${disk##*/}"
+            return
+        fi
+    done
+    return 1
+}
+check "this device, always, here" systemctl enable --now "$ATTACH"
+wait_for 40 "it is there" vhci_disk
+sum=$(sha256sum <disk.img)
+same() { [[ $(dd if="$(vhci_disk)" bs=64K iflag=direct status=none | sha256sum) == "$sum" ]]; }
+check "what is read is what is on the disk" same
+device-manager status | sed 's/^/    /'
+has_lease() { device-manager status --json | jq -e '.devices[].device.functions[].lease | select(. != null) | .in_use' >/dev/null; }
+check "who has it is shown" has_lease
+id=$(device-manager devices serial=PKG1 --json | jq -r '.[0].device.id')
+check "and explained" device-manager explain "$id"
+device-manager explain "$id" | has 'not free: leased to uid' || fail "$(device-manager explain "$id")"
+
+systemctl kill --signal=KILL device-manager device-manager-unit
+wait_for 20 "manager and unit are back after a kill -9" with_manager
+check "what is read is what is on the disk" same
+wait_for 20 "the lease goes on" has_lease
+echo >$GADGET/UDC
+gone() { ! vhci_disk; }
+wait_for 5 "unplugged" gone
+echo dummy_udc.0 >$GADGET/UDC
+wait_for 40 "plugged in again, it is there again" vhci_disk
+check "detached by hand, the template's unit takes it again" device-manager detach "$id"
+wait_for 40 "it is there" vhci_disk
+
+check "the unit is stopped in good order" systemctl disable --now "$ATTACH"
+wait_for 10 "it is away" gone
+home() { [[ $(readlink -f /sys/bus/usb/devices/*/driver | sort -u) != *usbip-host* ]]; }
+wait_for 10 "and the machine has its own device back" home
+systemctl start "$ATTACH"
+wait_for 40 "it is there" vhci_disk
+check "the package is removed" dpkg -r device-manager
+wait_for 10 "it is away" gone
+wait_for 10 "and the machine has its own device back" home
+check "purged" dpkg -P device-manager
+[[ ! -e /var/lib/midplane/device-manager-unit && ! -e /run/midplane/device-manager ]] || fail "something is left"
+check "and installed again" dpkg -i "$package"
