@@ -108,6 +108,8 @@ pub enum End {
     Rmm(ServeArgs),
     /// A blade's end
     Lmc(ServeArgs),
+    /// Consoles and screens by SSH, for the client at standard input
+    Ssh(SshArgs),
 }
 
 /// An end's name.
@@ -128,6 +130,20 @@ pub struct ServeArgs {
     /// Configuration file [default: /etc/midplane/kvm-bus-rmm.toml, or kvm-bus-lmc.toml]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// How to serve by SSH.
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    /// Log more; twice for the most
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Configuration file of the RMM [default: /etc/midplane/kvm-bus-rmm.toml]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// This machine's key; it is made if there is none
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/midplane/kvm-bus-ssh/host_key")]
+    pub host_key: PathBuf,
 }
 
 /// How to ask the daemon.

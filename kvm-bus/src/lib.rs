@@ -5,6 +5,7 @@
 //! * core: `core::lmc` and `core::rmm` (both ends), on `core::mux` (three ports), `core::link` (a session); and what both
 //!   ends do with keys, text screens and consoles
 //! * shell: `shell::lmc`, `shell::rmm`, and the lines, devices and sockets around them
+//! * `ssh`: consoles and screens by SSH, a process for each connection
 //! * the command line: `args`, `cli`, `terminal`
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod shell;
+pub mod ssh;
 pub mod telnet;
 pub mod terminal;
 pub mod wire;

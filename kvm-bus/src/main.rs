@@ -11,7 +11,7 @@ use daemon_kit::{exit, logging};
 use kvm_bus::args::{Cli, Command, End, EndName};
 use kvm_bus::attach::What;
 use kvm_bus::config::{lmc, rmm};
-use kvm_bus::{cli, shell, terminal};
+use kvm_bus::{cli, shell, ssh, terminal};
 
 fn main() -> ExitCode {
     match act(Cli::parse().command) {
@@ -47,6 +47,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve { end: End::Lmc(args) } => {
             logging::init("kvm-bus-lmc", args.verbose)?;
             return shell::lmc::serve(lmc::Config::load(args.config.as_deref())?).await;
+        }
+        Command::Serve { end: End::Ssh(args) } => {
+            logging::init("kvm-bus-ssh", args.verbose)?;
+            return ssh::serve(rmm::Config::load(args.config.as_deref())?, args.host_key).await;
         }
         Command::Check { end: EndName::Rmm, config } => {
             cli::describe_rmm(&rmm::Config::load(config.as_deref())?)

@@ -5,8 +5,8 @@
 #     control bus: RMM ttyS18 - ttyS19 blade1 ttyS20 - ttyS21 blade2 ttyS22 - ttyS23 blade3
 #     consoles: LMC ttyS12, 14, 16 - ttyS13, 15, 17 of the blades, with a login on each.
 
-# Writes all configurations. `far` and `control` say which of those lines are used.
-bus_configure() { # [far] [control]
+# Writes all configurations. `far` and `control` say which of those lines are used; `plain` none of them.
+bus_configure() { # plain|[far] [control]
     local near='near = "/dev/ttyS4"' control='' slot
     [[ " $* " != *' far '* ]] || near+=$'\nfar = "/dev/ttyS11"'
     [[ " $* " != *' control '* ]] || control=$'[control]\nline = "/dev/ttyS18"'
@@ -40,7 +40,8 @@ CONFIG
 blades_log_in() {
     local slot
     for slot in 1 2 3; do
-        setsid unshare --uts sh -c "hostname blade$slot; exec agetty --keep-baud --noclear 115200 ttyS$((11 + 2 * slot)) vt100" &
+        setsid unshare --uts sh -c "hostname blade$slot
+            while :; do setsid agetty --keep-baud --noclear 115200 ttyS$((11 + 2 * slot)) vt100; done" &
     done
 }
 

@@ -61,11 +61,10 @@ fn is_loopback(address: &str) -> bool {
         || address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
 }
 
-/// A listener's address, of loopback unless `allowed`.
+/// A listener's address, of loopback.
 fn listen(
     text: &Spanned<String>,
     source: &Source,
-    allowed: bool,
     why: &'static str,
 ) -> Result<SocketAddr, ConfigError> {
     let found = text.get_ref().to_socket_addrs().ok().and_then(|mut all| all.next());
@@ -77,7 +76,7 @@ fn listen(
             "write ADDRESS:PORT, such as 127.0.0.1:7422",
         ));
     };
-    if !allowed && !address.ip().is_loopback() {
+    if !address.ip().is_loopback() {
         return Err(source.error_at(text.span(), format!("{address} is beyond loopback"), why));
     }
     Ok(address)

@@ -22,8 +22,6 @@ pub const DEFAULT_RUNTIME_DIR: &str = "/run/midplane/kvm-bus";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/midplane/kvm-bus";
 /// Where console logs are.
 pub const DEFAULT_LOG_DIR: &str = "/var/log/midplane/kvm-bus";
-/// Where SSH listens.
-pub const DEFAULT_SSH: &str = "127.0.0.1:7422";
 /// Whose keys are let in by SSH.
 pub const DEFAULT_KEYS_FILE: &str = "/etc/midplane/kvm-bus/authorized_keys";
 /// Bytes of a console log until the next is begun, and how many are kept.
@@ -96,7 +94,6 @@ struct RawConsole {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSsh {
-    listen: Option<Spanned<String>>,
     authorized_keys: Option<PathBuf>,
 }
 
@@ -127,8 +124,6 @@ pub struct Config {
     pub logs: Logs,
     /// Telnet: the port of slot 0.
     pub telnet: Option<SocketAddr>,
-    /// SSH.
-    pub ssh: SocketAddr,
     /// Whose keys.
     pub authorized_keys: PathBuf,
 }
@@ -206,15 +201,9 @@ impl Config {
             listen(
                 text,
                 &source,
-                false,
                 "telnet sends all in plain text: listen on loopback, and use SSH from afar",
             )
         });
-        let ssh = match &raw.ssh.listen {
-            None => DEFAULT_SSH.parse().expect("a constant"),
-            // Who is let in is said by the keys alone.
-            Some(text) => listen(text, &source, true, "")?,
-        };
         let path = |path: Option<PathBuf>, default: &str| path.unwrap_or_else(|| default.into());
         Ok(Self {
             addr,
@@ -233,7 +222,6 @@ impl Config {
                 kept: raw.console.logs_kept.unwrap_or(LOGS_KEPT).min(1000),
             },
             telnet: telnet.transpose()?,
-            ssh,
             authorized_keys: path(raw.ssh.authorized_keys, DEFAULT_KEYS_FILE),
         })
     }
