@@ -11,7 +11,7 @@ use clap::Parser;
 use daemon_kit::client::ClientError;
 use daemon_kit::{exit, logging};
 use device_manager::args::{Cli, Command, HoldArgs};
-use device_manager::service::run::{NotLeased, Options, Wanted};
+use device_manager::service::run::{NotHeld, NotLeased, Options, Wanted};
 use device_manager::trust::below;
 use device_manager::{cli, helper, manager, service, unit};
 
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
                 why if why.later() => exit::BUSY,
                 _ => exit::FAILED,
             });
-            ExitCode::from(asked.or(refused).unwrap_or(exit::FAILED))
+            let lost = error.downcast_ref::<NotHeld>().map(|_| exit::BUSY);
+            ExitCode::from(asked.or(refused).or(lost).unwrap_or(exit::FAILED))
         }
     }
 }

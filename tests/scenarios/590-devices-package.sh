@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 150
+# limit: 240
+# profile: full
 # The units as systemd runs them, locked down and without root but for the helper: a group of one machine, a disk that is always there by a
 # template unit, also when it is unplugged; removal gives all devices back.
 # shellcheck source=lib.sh source-path=SCRIPTDIR

@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::find::lease;
 pub use super::find::{Finding, NotLeased, Wanted, client};
-use super::hold::{Holding, NotHeld};
+use super::hold::Holding;
+pub use super::hold::NotHeld;
 use crate::helper::usbip::{Exported, Identity, Usbip};
 use crate::helper::{Answer, Helper, Request};
 use crate::link::Link;
@@ -111,7 +112,7 @@ async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow
         () = stop(signals) => return Ok(Over::Stopped),
     };
     let holding = Holding::open(trust.clone(), options.unit.clone(), grant.clone()).await;
-    let mut holding = holding.map_err(|why| anyhow::anyhow!("{}: {why}", grant.device.id))?;
+    let mut holding = holding.with_context(|| grant.device.id.to_string())?;
     if !options.attach {
         println!("{} is leased, lease {}", grant.device.id, grant.no);
         notify::ready("leased");
@@ -124,7 +125,7 @@ async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow
         Ok(data) => data,
         Err(why) => {
             holding.release().await;
-            anyhow::bail!("{}: {why}", grant.device.id);
+            return Err(anyhow::Error::new(why).context(grant.device.id.to_string()));
         }
     };
     match carried {
@@ -158,7 +159,9 @@ async fn usb(
     let request = Request::Import { exported, identity: Identity::of(&grant.device.found) };
     let imported = tokio::select! {
         imported = helper.ask(request, Some(fd)) => imported,
-        why = holding.keep() => anyhow::bail!("{}: {why}", grant.device.id),
+        why = holding.keep() => {
+            return Err(anyhow::Error::new(why).context(grant.device.id.to_string()));
+        }
     };
     let (port, bus_id) = match imported {
         Ok(Answer::Imported(port, bus_id)) => (port, bus_id),
@@ -178,14 +181,23 @@ async fn usb(
     let mut watch = interval(WATCH);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let usbip = Usbip::new(Path::new("/sys"));
-    let over = loop {
-        tokio::select! {
-            why = holding.keep() => break Over::Lost(why.to_string()),
-            () = stop(signals) => break Over::Stopped,
-            _ = watch.tick() => if usbip.bus_id_of(port).as_deref() != Some(&bus_id) {
-                break Over::Lost(said(&mut holding).await);
-            },
+    let over = {
+        // One future for all the time: what it is at, such as coming back to a unit that was away, takes longer than a tick.
+        let keep = holding.keep();
+        tokio::pin!(keep);
+        loop {
+            tokio::select! {
+                why = &mut keep => break Some(Over::Lost(why.to_string())),
+                () = stop(signals) => break Some(Over::Stopped),
+                _ = watch.tick() => if usbip.bus_id_of(port).as_deref() != Some(&bus_id) {
+                    break None;
+                },
+            }
         }
+    };
+    let over = match over {
+        Some(over) => over,
+        None => Over::Lost(said(&mut holding).await),
     };
     // First nothing uses it any more, then it is given back.
     if let Err(error) = helper.ask(Request::Detach(port), None).await {

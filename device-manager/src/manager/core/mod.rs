@@ -328,3 +328,6 @@ impl Manager {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

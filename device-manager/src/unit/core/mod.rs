@@ -405,3 +405,6 @@ impl Device {
         (self.functions, self.found) = (functions, found);
     }
 }
+
+#[cfg(test)]
+mod tests;

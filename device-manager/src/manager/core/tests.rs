@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the simulation does not single out.
+
+use super::*;
+use crate::record::LeaseInfo;
+use crate::record::tests::device;
+
+fn holder(uid: u32) -> Holder {
+    Holder { machine: "m".parse().unwrap(), uid, groups: vec![] }
+}
+
+fn told(manager: &mut Manager, seq: u64, lease: Option<LeaseInfo>) -> Vec<Action> {
+    let mut device = device("u", "1");
+    device.functions.truncate(1);
+    device.functions[0].lease = lease;
+    device.stamp.seq = seq;
+    manager.handle(1, Event::Unit(1, FromUnit::Device(Box::new(device))))
+}
+
+fn lease(uid: u32) -> Option<LeaseInfo> {
+    let (holder, through) = (holder(uid), "m".parse().unwrap());
+    Some(LeaseInfo { no: u64::from(uid), holder, through, since: 0, until: None, in_use: true })
+}
+
+fn a_manager(scope: Scope) -> Manager {
+    let options = Options { own: "m".parse().unwrap(), replication: Replication::All };
+    let mut manager = Manager::new(options, Policy::default());
+    let _ = manager.handle(1, Event::Find(1, "".parse().unwrap(), scope));
+    let _ = manager.handle(1, Event::UnitCame(1, "u".parse().unwrap()));
+    let stamp = Stamp { epoch: 1, seq: 0, at: 0 };
+    let _ = manager.handle(1, Event::Unit(1, FromUnit::Hello { stamp, addresses: vec![] }));
+    manager
+}
+
+#[test]
+fn a_hundred_wait_and_each_has_it_in_its_turn() {
+    let mut manager = a_manager(Scope::Group);
+    let _ = told(&mut manager, 1, lease(1000));
+    let id = device("u", "1").id;
+    for no in 0..100 {
+        // Who asks again after a change of managers keeps the place that he had.
+        let since_ms = u64::from(no * 37 % 100);
+        let ask = Ask {
+            device: id,
+            function: 0,
+            holder: holder(no),
+            queue: true,
+            limit_s: None,
+            since_ms,
+        };
+        let _ = manager.handle(2, Event::Ask(no.into(), ask));
+    }
+    let queue: Vec<u64> = manager.queue().iter().map(|waiting| waiting.2).collect();
+    assert_eq!(queue, (0..100).collect::<Vec<_>>());
+    let mut seq = 1;
+    for turn in 0..100 {
+        seq += 1;
+        let actions = told(&mut manager, seq, None);
+        let asked: Vec<_> = actions
+            .into_iter()
+            .filter_map(|action| match action {
+                Action::ToUnit(1, ToUnit::Lease(number, wanted, _)) => Some((number, wanted)),
+                _ => None,
+            })
+            .collect();
+        let [(number, wanted)] = &asked[..] else { panic!("one is asked for: {asked:?}") };
+        assert_eq!(wanted.since_ms, turn);
+        seq += 1;
+        let _ = told(&mut manager, seq, lease(wanted.holder.uid));
+        let mut device = device("u", "1");
+        device.functions[0].lease = lease(wanted.holder.uid);
+        let grant = Grant {
+            no: 1,
+            device,
+            function: 0,
+            token: crate::wire::Token([0; 16]),
+            addresses: vec![],
+            ttl_ms: 1,
+        };
+        let actions =
+            manager.handle(3, Event::Unit(1, FromUnit::Answer(*number, Ok(Box::new(grant)))));
+        let no = RequestNo::from(wanted.holder.uid);
+        assert!(actions.iter().any(|a| matches!(a, Action::Answer(of, Ok(_)) if *of == no)));
+    }
+    assert!(manager.queue().is_empty());
+}
+
+#[test]
+fn finders_look_where_they_are_to() {
+    for (scope, sees) in [(Scope::Group, true), (Scope::Managed, true), (Scope::Local, false)] {
+        let actions = told(&mut a_manager(scope), 1, None);
+        let matches =
+            actions.iter().any(|action| matches!(action, Action::Tell(1, Report::Match(..))));
+        assert_eq!(matches, sees, "{scope:?}");
+    }
+    // Of another manager's unit.
+    let mut manager = a_manager(Scope::Managed);
+    let _ = manager.handle(1, Event::UnitLeft(1));
+    let peer: Machine = "p".parse().unwrap();
+    let _ = manager.handle(1, Event::PeerHere(peer.clone()));
+    let _ =
+        manager.handle(1, Event::List(peer.clone(), vec![Listed::Set(Box::new(device("u", "1")))]));
+    let stamp = Stamp { epoch: 2, seq: 0, at: 0 };
+    let actions = manager.handle(1, Event::Peer(peer, Peer::Owner("u".parse().unwrap(), stamp)));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Tell(..))), "{actions:?}");
+    assert_eq!(manager.devices().len(), 1);
+}
+
+#[test]
+fn only_holders_and_operators_of_the_machines_concerned_end_a_lease() {
+    for (from, uid, force, ends) in [
+        ("m", 7, false, true),
+        ("m", 8, false, false),
+        ("m", 0, true, true),
+        ("u", 0, true, true),
+        ("u", 0, false, false),
+        ("x", 0, true, false),
+    ] {
+        let mut manager = a_manager(Scope::Group);
+        let _ = told(&mut manager, 1, lease(7));
+        let by = Holder { machine: from.parse().unwrap(), uid, groups: vec![] };
+        let end = Peer::End { unit: "u".parse().unwrap(), no: 7, by, force };
+        let actions = manager.handle(2, Event::Peer(from.parse().unwrap(), end));
+        let revoked = actions.iter().any(|a| matches!(a, Action::ToUnit(1, ToUnit::Revoke(7, _))));
+        assert_eq!(revoked, ends, "{uid} on {from}, force {force}");
+    }
+}
+
+#[test]
+fn nobody_asks_for_somebody_on_another_machine() {
+    let mut manager = a_manager(Scope::Group);
+    let _ = told(&mut manager, 1, None);
+    let wanted = crate::wire::Wanted {
+        device: device("u", "1").id,
+        gen_no: 1,
+        function: 0,
+        holder: holder(0),
+        queue: false,
+        limit_s: None,
+        since_ms: 0,
+    };
+    let actions = manager.handle(2, Event::Peer("x".parse().unwrap(), Peer::Want(1, wanted)));
+    assert!(matches!(&actions[..], [Action::Note(Note::Wrong(_))]), "{actions:?}");
+}

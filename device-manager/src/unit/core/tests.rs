@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the simulation does not single out.
+
+use super::*;
+use crate::wire::{Grant, LeaseTerms, Refusal, Wanted};
+
+fn found(serial: &str, parts: &[(&str, &str)]) -> Found {
+    let found = crate::record::tests::device("u", serial).found;
+    let parts = parts.iter().map(|(kind, node)| ((*kind).to_owned(), (*node).to_owned()));
+    Found { parts: parts.collect(), ..found }
+}
+
+fn serving(quarantine: u64, all: Vec<Found>) -> Unit {
+    let options = Options {
+        own: "u".parse().unwrap(),
+        epoch: 1,
+        secret: [0; 32],
+        ttl: Duration::from_secs(30),
+        quarantine: Duration::from_secs(quarantine),
+        addresses: vec![],
+    };
+    let mut unit = Unit::new(options, vec![], 0, 0);
+    let manager: Machine = "m".parse().unwrap();
+    for event in [
+        Event::Inventory(all),
+        Event::Managers(vec![manager.clone()]),
+        Event::Connected(manager, 1),
+        Event::Said(1, ToUnit::Welcome { newest: None, units: 0 }),
+    ] {
+        let _ = unit.handle(1, event);
+    }
+    unit
+}
+
+fn ask(
+    unit: &mut Unit,
+    now: Micros,
+    machine: &str,
+    function: u8,
+    limit_s: Option<u32>,
+) -> Result<Grant, Refusal> {
+    let (device, gen_no) = unit.devices().map(|device| (device.id, device.gen_no)).next().unwrap();
+    let holder = Holder { machine: machine.parse().unwrap(), uid: 0, groups: vec![] };
+    let wanted = Wanted { device, gen_no, function, holder, queue: false, limit_s, since_ms: 0 };
+    let actions =
+        unit.handle(now, Event::Said(1, ToUnit::Lease(1, wanted, LeaseTerms { limit_s })));
+    let answer = actions.into_iter().find_map(|action| match action {
+        Action::Send(_, FromUnit::Answer(1, answer)) => Some(answer),
+        _ => None,
+    });
+    answer.unwrap().map(|grant| *grant)
+}
+
+fn carried(unit: &mut Unit, now: Micros, grant: &Grant, machine: &str) {
+    let machine: Machine = machine.parse().unwrap();
+    let (no, token) = (grant.no, grant.token.clone());
+    let open = FromHolder::Open { no, token: token.clone() };
+    let _ = unit.handle(now, Event::Came(10, machine.clone(), open));
+    let data = unit.handle(now, Event::Came(11, machine, FromHolder::Data { no, token }));
+    assert!(data.iter().any(|action| matches!(action, Action::Carry { .. })), "{data:?}");
+    let carried = Carried::Usbip { devid: 1, speed: 3, sealed: true };
+    let _ = unit.handle(now, Event::Carries(no, Ok(carried)));
+}
+
+/// No manager is there for an hour, and nothing but renewals happens.
+#[test]
+fn a_lease_is_renewed_for_an_hour_without_a_manager_and_without_its_data_being_touched() {
+    let mut unit = serving(0, vec![found("1", &[])]);
+    let grant = ask(&mut unit, 2, "h", 0, None).unwrap();
+    carried(&mut unit, 3, &grant, "h");
+    let _ = unit.handle(4, Event::LinkEnded(1));
+    let machine: Machine = "h".parse().unwrap();
+    let mut now = 4;
+    while now < 3_600_000_000 {
+        now += 10_000_000;
+        let came = Event::Came(10, machine.clone(), FromHolder::Renew);
+        for action in unit.handle(now, came) {
+            let of_data = matches!(action, Action::Carry { .. } | Action::Cut(_) | Action::Hang(_));
+            assert!(!of_data, "{action:?}");
+            if action == Action::Connect("m".parse().unwrap()) {
+                let _ = unit.handle(now, Event::NotConnected("m".parse().unwrap()));
+            }
+        }
+    }
+    assert!(unit.leases().all(|lease| lease.is_carried() && !lease.is_ending()));
+    // And when it is not, it ends at its time.
+    let _ = unit.handle(now + 29_000_000, Event::Tick);
+    assert!(unit.leases().all(|lease| !lease.is_ending()));
+    let actions = unit.handle(now + 30_000_001, Event::Tick);
+    assert!(actions.contains(&Action::Cut(grant.no)));
+}
+
+#[test]
+fn a_lease_ends_at_its_limit_however_often_it_is_renewed() {
+    let mut unit = serving(0, vec![found("1", &[])]);
+    let grant = ask(&mut unit, 2, "h", 0, Some(2)).unwrap();
+    carried(&mut unit, 3, &grant, "h");
+    for now in [1_000_000, 1_900_000] {
+        let _ = unit.handle(now, Event::Came(10, "h".parse().unwrap(), FromHolder::Renew));
+    }
+    let actions = unit.handle(2_000_003, Event::Tick);
+    let told = Action::Answer(10, ToHolder::Ended("its time is over".to_owned()));
+    assert!(actions.contains(&told) && actions.contains(&Action::Cut(grant.no)), "{actions:?}");
+    // It is free when it is cut, and not before.
+    assert!(matches!(ask(&mut unit, 2_000_004, "i", 0, None), Err(Refusal::Leased(_))));
+    let _ = unit.handle(2_000_005, Event::Cut(grant.no));
+    assert!(ask(&mut unit, 2_000_006, "i", 0, None).is_ok());
+}
+
+#[test]
+fn who_lost_a_device_may_have_it_before_others_for_a_while() {
+    let mut unit = serving(5, vec![found("1", &[])]);
+    let grant = ask(&mut unit, 2, "h", 0, None).unwrap();
+    carried(&mut unit, 3, &grant, "h");
+    let _ = unit.handle(4, Event::Cut(grant.no));
+    assert!(matches!(ask(&mut unit, 5, "i", 0, None), Err(Refusal::Leased(_))));
+    let mut later = unit.clone();
+    assert!(ask(&mut unit, 6, "h", 0, None).is_ok());
+    assert!(ask(&mut later, 5_000_005, "i", 0, None).is_ok(), "for a while");
+}
+
+#[test]
+fn a_part_keeps_its_lease_while_other_parts_come_and_go() {
+    let (a, b) = (("serial", "/dev/ttyACM0"), ("serial", "/dev/ttyACM1"));
+    let mut unit = serving(0, vec![found("1", &[a, b])]);
+    let grant = ask(&mut unit, 2, "h", 2, None).unwrap();
+    assert!(matches!(ask(&mut unit, 3, "i", 0, None), Err(Refusal::Leased(_))), "all of it");
+    assert!(ask(&mut unit, 3, "i", 1, None).is_ok(), "the other one");
+    let _ = unit.handle(4, Event::Inventory(vec![found("1", &[b])]));
+    let device = unit.devices().next().unwrap().clone();
+    let of = |at: usize| device.functions[at].lease.as_ref().map(|lease| lease.no);
+    assert_eq!((of(0), of(1)), (None, Some(grant.no)), "{device:?}");
+    assert!(device.functions[2].unavailable.is_some(), "the one that is gone is leased still");
+}
+
+#[test]
+fn a_device_with_other_descriptors_is_another_and_leases_of_the_first_end() {
+    let mut unit = serving(0, vec![found("1", &[])]);
+    let grant = ask(&mut unit, 2, "h", 0, None).unwrap();
+    carried(&mut unit, 3, &grant, "h");
+    let before = unit.devices().next().unwrap().gen_no;
+    let actions =
+        unit.handle(4, Event::Inventory(vec![Found { descriptors: 8, ..found("1", &[]) }]));
+    assert!(actions.contains(&Action::Cut(grant.no)));
+    assert!(unit.devices().next().unwrap().gen_no > before);
+}

@@ -1,0 +1,12 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# limit: 150
+# profile: full
+# Units and holders are killed while data flow; a mounted disk, another device, forged descriptors, and nonsense at all ports.
+# shellcheck source=lib.sh source-path=SCRIPTDIR
+. /mnt/tests/scenarios/lib.sh
+
+modprobe -a bridge veth libcomposite usb_f_mass_storage usb_storage usbip-host vhci-hcd tls
+modprobe -r dummy_hcd || true
+modprobe dummy_hcd num=3 is_high_speed=1
+/mnt/tests/scenarios/device-rack units forge
