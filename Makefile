@@ -42,6 +42,7 @@ test: lint unit packages
 .PHONY: test-full
 test-full: lint unit packages
 	tests/check-capture
+	SMBUS_MONITOR_HOURS=168 cargo test --release --locked --package smbus-monitor --test week
 	tests/mutants ipmi-mux
 	tests/mutants usb-gadget-drive
 	tests/mutants group

@@ -285,7 +285,7 @@ impl Met {
 }
 
 /// Reads the node key that systemd gives to a unit, `node.key` in `$CREDENTIALS_DIRECTORY`; none outside of one, and none
-/// if it is empty: what a unit has with `SetCredential=` for a machine without a key.
+/// if it says `none`: what a unit has with `SetCredential=` for a machine without a key.
 ///
 /// # Errors
 /// See [`StoreError`].
@@ -293,7 +293,7 @@ pub fn given_node() -> Result<Option<NodeKey>> {
     let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
     // The unit's user reads it by an access list, whose mask shows as the group's bits.
     let path = Path::new(&folder).join("node.key");
-    if std::fs::metadata(&path).is_ok_and(|data| data.len() == 0) {
+    if std::fs::read(&path).is_ok_and(|text| text.trim_ascii() == b"none") {
         return Ok(None);
     }
     found(read_node(&path, 0o027))

@@ -23,6 +23,11 @@ pub const MAX_PLACES: usize = 256;
 /// What gave no value for so long is forgotten, in milliseconds; an operator has seen its alert or never will.
 pub const FORGET_MS: u64 = 24 * 3_600_000;
 
+/// Ticks come every second; when they are so far apart, in milliseconds, this machine stood still.
+const STALL_MS: u64 = 2_500;
+/// After that its sources have so long to catch up.
+const LENIENT_MS: u64 = 5_000;
+
 /// A moment, by two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
@@ -58,6 +63,8 @@ pub struct Entry {
     pub error: Option<String>,
     /// No value came for longer than one is good.
     pub stale: bool,
+    /// Which source reads it.
+    source: Arc<str>,
     /// What holds for it.
     pub effective: Effective,
     watch: Watch,
@@ -107,6 +114,9 @@ pub struct Core {
     alerts: Alerts,
     seq: u64,
     depth: Option<Depth>,
+    /// When the last tick was, and until when nobody is accused of being late: this machine itself was.
+    ticked: u64,
+    lenient: u64,
     out: Vec<Happened>,
 }
 
@@ -158,7 +168,8 @@ impl Core {
         let depth = self.depth();
         let at = self.places.entry(place.to_owned()).or_default();
         at.judged = judged;
-        let mut grown = false;
+        let (mut grown, mut fresh) = (false, false);
+        let source: Arc<str> = batch.source.as_str().into();
         for reading in &batch.readings {
             let id = &reading.meta.id;
             if !at.metrics.contains_key(id) {
@@ -167,7 +178,8 @@ impl Core {
                     continue;
                 }
                 let effective = self.rules.effective(place, &reading.meta);
-                at.metrics.insert(id.clone(), Entry::new(reading.meta.clone(), now, effective));
+                at.metrics
+                    .insert(id.clone(), Entry::new(reading.meta.clone(), &source, now, effective));
                 grown = true;
             }
             let Some(entry) = at.metrics.get_mut(id) else { continue };
@@ -176,6 +188,10 @@ impl Core {
                 entry.effective = self.rules.effective(place, &reading.meta);
             }
             entry.take(now, reading, depth);
+            fresh |= reading.value.is_ok();
+        }
+        if judged && fresh {
+            self.want(now, (place.to_owned(), batch.source.clone(), Edge::Stale), None);
         }
         if grown {
             self.depth = None;
@@ -209,8 +225,11 @@ impl Core {
     }
 
     fn forget(&mut self, now: Now, place: &str, id: &str) {
-        if let Some(at) = self.places.get_mut(place) {
-            at.metrics.remove(id);
+        if let Some(at) = self.places.get_mut(place)
+            && let Some(gone) = at.metrics.remove(id)
+            && !at.metrics.values().any(|entry| entry.source == gone.source)
+        {
+            self.want(now, (place.to_owned(), gone.source.to_string(), Edge::Stale), None);
         }
         for change in self.alerts.end(place, id) {
             self.changed(now, change);
@@ -240,27 +259,60 @@ impl Core {
 
     /// Time has passed: once a second.
     pub fn tick(&mut self, now: Now) -> Vec<Happened> {
-        let (mut late, mut old) = (vec![], vec![]);
+        // Whoever stood still himself has heard nobody meanwhile.
+        if now.mono > self.ticked + STALL_MS {
+            self.lenient = now.mono + LENIENT_MS;
+        }
+        self.ticked = now.mono;
+        let (mut late, mut old, mut silent) = (vec![], vec![], vec![]);
         for (name, place) in &mut self.places {
+            let mut sources: BTreeMap<Arc<str>, Source> = BTreeMap::new();
             for (id, entry) in &mut place.metrics {
                 let age = now.mono.saturating_sub(entry.at.mono);
                 let stale = age > u64::from(entry.meta.good_for_ms);
-                if stale && !entry.stale && place.judged {
-                    late.push((name.clone(), id.clone()));
+                if stale && (entry.stale || now.mono >= self.lenient) {
+                    entry.stale = true;
                 }
-                entry.stale = stale;
                 if age > FORGET_MS {
                     old.push((name.clone(), id.clone()));
+                }
+                let of = sources.entry(entry.source.clone()).or_default();
+                of.fresh |= !entry.stale;
+                of.error = of.error.take().or_else(|| entry.error.clone());
+                if entry.stale {
+                    of.late.push(id.clone());
+                }
+            }
+            for (source, of) in sources.into_iter().filter(|_| place.judged) {
+                if of.fresh {
+                    late.extend(of.late.into_iter().map(|id| (name.clone(), id)));
+                } else {
+                    silent.push(((name.clone(), source.to_string(), Edge::Stale), of));
                 }
             }
         }
         for (place, id) in late {
-            self.judge(now, &place, &id);
+            self.judge_late(now, &place, &id);
+        }
+        for (key, of) in silent {
+            // One alert for all of it.
+            for id in &of.late {
+                self.want(now, (key.0.clone(), id.clone(), Edge::Stale), None);
+            }
+            self.want(now, key, Some(of.wanted()));
         }
         for (place, id) in old {
             self.forget(now, &place, &id);
         }
         std::mem::take(&mut self.out)
+    }
+
+    fn judge_late(&mut self, now: Now, place: &str, id: &str) {
+        let entry = self.places.get(place).and_then(|at| at.metrics.get(id));
+        let Some(wanted) = entry.map(|entry| entry.watch.missed(&entry.meta, entry)) else {
+            return;
+        };
+        self.want(now, (place.to_owned(), id.to_owned(), Edge::Stale), Some(wanted));
     }
 
     /// Compares a metric with what holds for it.
@@ -346,9 +398,29 @@ impl Core {
     }
 }
 
+/// What is late of a source.
+#[derive(Debug, Default)]
+struct Source {
+    fresh: bool,
+    late: Vec<String>,
+    error: Option<String>,
+}
+
+impl Source {
+    fn wanted(&self) -> Wanted {
+        let why = self.error.as_deref().unwrap_or("it is late, or hangs");
+        let count = self.late.len();
+        Wanted::plain(
+            Severity::Warning,
+            format!("none of its {count} metrics has a new value: {why}"),
+        )
+    }
+}
+
 impl Entry {
-    fn new(meta: Arc<Meta>, now: Now, effective: Effective) -> Self {
+    fn new(meta: Arc<Meta>, source: &Arc<str>, now: Now, effective: Effective) -> Self {
         Self {
+            source: source.clone(),
             meta,
             value: None,
             total: None,
@@ -381,7 +453,6 @@ impl Entry {
             meta: &self.meta,
             effective: &self.effective,
             value: self.value,
-            error: self.error.as_deref(),
             stale: self.stale,
             samples: &|| history.since(from).collect(),
         };

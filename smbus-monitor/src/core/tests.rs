@@ -98,6 +98,50 @@ fn an_error_keeps_the_last_value_and_tells_why_it_is_stale() {
 }
 
 #[test]
+fn one_sensor_of_many_that_gives_no_value_is_told_of_by_itself() {
+    let mut core = Core::new("boot", 0, Rules::default());
+    let [one, two] =
+        ["hwmon/a", "hwmon/b"].map(|id| Arc::new(Meta::new(id, "", Unit::Volts, 1000)));
+    let mut seen = vec![];
+    for second in 0..10 {
+        let failed =
+            if second < 2 { Reading::new(&two, 1.0) } else { Reading::failed(&two, "EIO") };
+        seen.extend(core.batch(
+            now(second),
+            "1",
+            true,
+            &batch(vec![Reading::new(&one, 1.0), failed]),
+        ));
+        seen.extend(core.tick(now(second)));
+    }
+    assert_eq!(kinds(&seen), [(Kind::Raised, Some(Edge::Stale))]);
+    assert_eq!(seen[0].event.metric, "hwmon/b");
+    for second in 10..20 {
+        seen.extend(core.tick(now(second)));
+    }
+    let late = [
+        (Kind::Raised, Some(Edge::Stale)),
+        (Kind::Cleared, Some(Edge::Stale)),
+        (Kind::Raised, Some(Edge::Stale)),
+    ];
+    assert_eq!(kinds(&seen), late);
+    assert_eq!(
+        (seen[1].event.metric.as_str(), seen[2].event.metric.as_str()),
+        ("hwmon/b", "hwmon")
+    );
+}
+
+#[test]
+fn who_stood_still_accuses_nobody() {
+    let mut world = World::new(hot());
+    assert_eq!(world.read(25.0), []);
+    world.second += 20;
+    assert_eq!(world.pass(1), []);
+    assert_eq!(world.read(25.0), []);
+    assert_eq!(world.pass(8), [(Kind::Raised, Some(Edge::Stale))]);
+}
+
+#[test]
 fn a_file_system_that_was_unmounted_is_no_more() {
     let mut core = Core::new("boot", 7, Rules::default());
     let used = |id: &str| Reading::new(&Arc::new(Meta::new(id, "", Unit::Percent, 1000)), 50.0);

@@ -29,7 +29,6 @@ pub(super) struct Subject<'a> {
     pub meta: &'a Meta,
     pub effective: &'a Effective,
     pub value: Option<f64>,
-    pub error: Option<&'a str>,
     pub stale: bool,
     pub samples: &'a dyn Fn() -> Vec<(f64, f64)>,
 }
@@ -66,13 +65,6 @@ impl Subject<'_> {
             text,
         }
     }
-
-    fn missed(&self) -> Wanted {
-        let why = self.error.unwrap_or("its source is late");
-        let text = format!("{} has given no value for too long: {why}", self.name());
-        let unit = Some(self.meta.unit);
-        Wanted { severity: Severity::Warning, value: self.value, limit: None, unit, text }
-    }
 }
 
 impl Watch {
@@ -80,9 +72,21 @@ impl Watch {
         self.level
     }
 
+    /// That a metric has no value for too long, though others of its source have.
+    pub(super) fn missed(&self, meta: &Meta, entry: &super::Entry) -> Wanted {
+        let why = entry.error.as_deref().unwrap_or("it is not read any more");
+        let name = if meta.label.is_empty() { &meta.id } else { &meta.label };
+        let text = format!("{name} has given no value for too long: {why}");
+        let unit = Some(meta.unit);
+        Wanted { severity: Severity::Warning, value: entry.value, limit: None, unit, text }
+    }
+
     /// What the alerts of a metric are to be; edges that are as they were may be missing.
     pub(super) fn judge(&mut self, now: Now, of: &Subject<'_>) -> Vec<(Edge, Option<Wanted>)> {
-        let mut out = vec![(Edge::Stale, of.stale.then(|| of.missed()))];
+        let mut out = vec![];
+        if !of.stale {
+            out.push((Edge::Stale, None));
+        }
         let Some(value) = of.value.filter(|_| std::mem::take(&mut self.fresh)) else { return out };
         let Effective { limits, samples, trend_ms, .. } = of.effective;
         let asked = level(limits, self.level, value);

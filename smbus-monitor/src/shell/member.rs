@@ -33,6 +33,8 @@ use crate::sources::{Whose, now};
 pub const PROGRAM: &str = "smbus-monitor";
 /// Time for another member's answer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// A member that has started has read its sensors and judged them within this time, milliseconds.
+const SETTLE_MS: u64 = 10_000;
 /// Most bytes of a question.
 const MAX_ASK: usize = 4096;
 
@@ -78,9 +80,19 @@ pub struct Member {
     notices: broadcast::Receiver<Notice>,
     calls: mpsc::Receiver<Call>,
     publisher: Publisher,
-    followers: BTreeMap<Name, (Option<Life>, Follower)>,
+    followers: BTreeMap<Name, Followed>,
     applied: Option<Option<u64>>,
     acted: usize,
+}
+
+/// Another member's records, of one of its lives.
+#[derive(Default)]
+struct Followed {
+    life: Option<Life>,
+    follower: Follower,
+    /// Alerts of the life before stand until then, unless it tells of others: after a restart most come again, and are the
+    /// same.
+    until: Option<u64>,
 }
 
 /// A group that has started, before there is a monitor for it.
@@ -310,11 +322,12 @@ impl Member {
             Some((core.life_of(&asked), all))
         });
         let Ok(Some((life, records))) = found.await else { return };
-        let follower = self.followers.entry(name.clone()).or_default();
-        if follower.0 != life {
-            *follower = (life, Follower::default());
+        let followed = self.followers.entry(name.clone()).or_default();
+        if followed.life != life {
+            let until = Some(now().mono + SETTLE_MS);
+            *followed = Followed { life, until, ..Followed::default() };
         }
-        let news = follower.1.follow(&records);
+        let news = followed.follower.follow(&records);
         take(monitor, name, news);
     }
 
@@ -337,6 +350,13 @@ impl Member {
             let mut inner = monitor.lock();
             inner.group = Some((report.group, report.sees, report.of));
             inner.redirect = redirect;
+        }
+        for (name, followed) in &mut self.followers {
+            if followed.until.is_some_and(|until| now().mono >= until) {
+                followed.until = None;
+                let alerts = Some(followed.follower.alerts());
+                take(monitor, name, News { alerts, ..News::default() });
+            }
         }
         let told = monitor.lock().ledger.all().len();
         if self.acted != told {

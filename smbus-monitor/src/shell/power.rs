@@ -280,7 +280,9 @@ fn plan(monitor: &Monitor, place: &str, request: &PowerRequest) -> Result<Plan, 
         }
     }
     let by = request.by.as_deref().map_or_else(String::new, |by| format!(" by {by}"));
-    Err(format!("no member that is here can power {place}{by}; configure a way with [[power]]"))
+    Err(format!(
+        "no member that is here can power {place:?}{by}; see `smbus-monitor slot list`, and configure a way with [[power]]"
+    ))
 }
 
 fn id(text: Option<&str>) -> Result<OrderId, String> {
@@ -341,9 +343,9 @@ pub async fn order(
     let id = id(request.id.as_deref()).map_err(PowerError::Cannot)?;
     // The same again is the same order: it goes on, and is not planned anew.
     if report(links, monitor, id).is_none() {
-        let place = monitor.lock().place_named(&request.place);
-        let place = place
-            .ok_or_else(|| PowerError::Cannot(format!("there is no place {:?}", request.place)))?;
+        // A slot whose blade was never met here can be powered too: who has a way to it knows it.
+        let known = monitor.lock().place_named(&request.place);
+        let place = known.unwrap_or_else(|| request.place.clone());
         let plan = plan(monitor, &place, request).map_err(PowerError::Cannot)?;
         let to = links.node(&plan.member).await;
         let to = to.ok_or_else(|| PowerError::Cannot(format!("{} is not reached", plan.member)))?;

@@ -181,6 +181,12 @@ pub struct News {
 }
 
 impl Follower {
+    /// All its alerts, as far as it has told them in this life.
+    #[must_use]
+    pub fn alerts(&self) -> Vec<Alert> {
+        self.alerts.values().flatten().cloned().collect()
+    }
+
     /// All its records, as they are now. What makes no sense is left out: it is of a newer version, or of a member that
     /// lies, which can do so of itself alone.
     pub fn follow(&mut self, records: &[Told]) -> News {
@@ -217,7 +223,7 @@ impl Follower {
             }
         }
         if alerts {
-            news.alerts = Some(self.alerts.values().flatten().cloned().collect());
+            news.alerts = Some(self.alerts());
         }
         news
     }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
-    Reached, config, devices, devintf, drive_config, drive_link, group, nbd_options, nbd_requests,
-    secure_link, vm_protocol,
+    Reached, config, devices, devintf, drive_config, drive_link, group, monitor, nbd_options,
+    nbd_requests, secure_link, vm_protocol,
 };
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
@@ -383,6 +383,45 @@ fn group_corpus() {
             "set back",
             "envelope",
             "change",
+        ],
+    );
+}
+
+#[test]
+fn monitor_corpus() {
+    replay(
+        "monitor",
+        monitor,
+        &[
+            "voltage",
+            "no voltage",
+            "impossible voltage",
+            "location",
+            "product",
+            "inventory",
+            "reading",
+            "no reading",
+            "other record",
+            "no record",
+            "processor",
+            "memory",
+            "load",
+            "disk",
+            "interface",
+            "mount",
+            "identity",
+            "acted",
+            "alerts",
+            "values",
+            "event",
+            "no event",
+            "rule",
+            "slot",
+            "not set",
+            "configuration",
+            "chips",
+            "refused",
+            "not text",
         ],
     );
 }

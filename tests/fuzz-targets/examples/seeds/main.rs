@@ -13,6 +13,7 @@ mod devices;
 mod devintf;
 mod drive;
 mod group;
+mod monitor;
 mod nbd;
 mod secure_link;
 mod vm_protocol;
@@ -24,6 +25,7 @@ fn main() {
     devices::write();
     drive::write();
     group::write();
+    monitor::write();
     nbd::write();
     secure_link::write();
 }
