@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use device_manager::record::{DeviceId, Machine, WHOLE};
 use device_manager::unit::core::{Event, Micros, Note, Unit, With};
-use device_manager::wire::{FromHolder, Token};
 
 use crate::services::State;
 use crate::world::{Due, QUIET, SECOND, TTL, World, found};
@@ -122,25 +121,17 @@ impl World {
                 }
             }
             10 => {
-                // Somebody with another's lease number, a token of his own, or another's from his own machine.
-                let held = self.services.iter().find_map(|service| match &service.state {
-                    State::Has(held) => Some((held.unit, held.grant.no, held.grant.token.clone())),
+                let number = self.seen.numbers + 1;
+                self.seen.numbers = number;
+                let held = self.services.iter_mut().find_map(|service| match &mut service.state {
+                    State::Has(held) if held.linked => Some(held),
                     _ => None,
                 });
-                let Some((unit, no, token)) = held else { return };
-                self.count("strangers");
-                self.seen.numbers += 1;
-                let conn = self.seen.numbers;
-                self.seen.strangers.insert(conn);
-                let own = self.rng.permille(500);
-                let name = if own {
-                    self.managers[manager].name.clone()
-                } else {
-                    "x".parse().expect("a name")
-                };
-                let token = if own { Token([1; 16]) } else { token };
-                let said = FromHolder::Data { no, token };
-                self.unit(unit, Event::Came(conn, name, said));
+                let Some(held) = held else { return };
+                let (unit, old) = (held.unit, std::mem::replace(&mut held.conn, number));
+                held.linked = false;
+                self.count("links of holders cut");
+                self.unit(unit, Event::ConnEnded(old));
             }
             _ => {}
         }
@@ -174,6 +165,18 @@ impl World {
                 self.units[at].last_no = no;
                 let unit = self.units[at].name.clone();
                 self.seen.granted.insert((unit, no), self.now);
+            }
+            Note::Ended(no, _, _, why) if why == "it was not renewed" => {
+                let (now, broken) = (self.now, &mut self.broken);
+                for service in &self.services {
+                    if let State::Has(held) = &service.state
+                        && (held.unit, held.grant.no) == (at, no)
+                        && held.opened
+                        && now < held.renewed + TTL
+                    {
+                        *broken = Some(format!("u{at}: lease {no} expired before its time"));
+                    }
+                }
             }
             Note::With(_) => self.count("units changed over"),
             _ => {}
@@ -267,6 +270,11 @@ impl World {
                         side.name,
                         core.devices().count()
                     ));
+                }
+            }
+            for lease in core.leases().filter(|lease| lease.is_carried()) {
+                if !side.paths.values().any(|no| *no == lease.info.no) {
+                    wrong.push(format!("{}: nothing carries lease {}", side.name, lease.info.no));
                 }
             }
             for lease in core.leases() {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use device_manager::manager::core::{Ask, Event, Report, Scope};
 use device_manager::record::{Device, DeviceId, Found, Holder};
 use device_manager::unit::core::{self as unit, Micros};
-use device_manager::wire::{FromHolder, Grant, Refusal, RequestNo, ToHolder};
+use device_manager::wire::{FromHolder, Grant, Refusal, RequestNo, ToHolder, Token};
 use seeds::Rng;
 
 use crate::world::{Due, QUIET, SECOND, TTL, World};
@@ -25,7 +25,7 @@ pub struct Service {
 #[derive(Debug, Clone)]
 pub enum State {
     Idle,
-    Asked { no: RequestNo, waited: bool },
+    Asked { no: RequestNo, waited: bool, gen_no: u64 },
     Has(Box<Held>),
 }
 
@@ -37,6 +37,8 @@ pub struct Held {
     pub renewed: Micros,
     pub until: Micros,
     pub opened: bool,
+    /// Whether it has a link over which to renew.
+    pub linked: bool,
 }
 
 impl Service {
@@ -102,9 +104,10 @@ impl World {
             return;
         }
         let (device, no, now) = (*self.rng.pick(&told), self.number(), self.now);
+        let gen_no = self.services[at].told[&device].gen_no;
         let service = &mut self.services[at];
         let manager = service.manager;
-        service.state = State::Asked { no, waited: false };
+        service.state = State::Asked { no, waited: false, gen_no };
         service.next_at = now + 40 * SECOND;
         let holder =
             Holder { machine: self.managers[manager].name.clone(), uid: at as u32, groups: vec![] };
@@ -125,13 +128,15 @@ impl World {
             self.services[at].state = State::Idle;
             return;
         }
-        if !held.opened {
+        if !held.linked {
             let data = self.number();
             if let State::Has(held) = &mut self.services[at].state {
-                held.opened = true;
+                (held.opened, held.linked, held.renewed) = (true, true, self.now);
             }
             self.came(unit, held.conn, &name, FromHolder::Open { no, token: token.clone() });
-            self.came(unit, data, &name, FromHolder::Data { no, token });
+            if !held.opened {
+                self.came(unit, data, &name, FromHolder::Data { no, token });
+            }
         } else if self.now > held.renewed + TTL / 3 {
             if let State::Has(held) = &mut self.services[at].state {
                 held.renewed = self.now;
@@ -179,7 +184,7 @@ impl World {
 
     pub fn waits(&mut self, manager: usize, no: RequestNo) {
         for service in self.services.iter_mut().filter(|s| s.manager == manager) {
-            if let State::Asked { no: asked, waited } = &mut service.state
+            if let State::Asked { no: asked, waited, .. } = &mut service.state
                 && *asked == no
             {
                 *waited = true;
@@ -192,10 +197,14 @@ impl World {
             s.manager == manager && matches!(s.state, State::Asked { no: asked, .. } if asked == no)
         };
         let Some(at) = self.services.iter().position(is) else { return };
-        let State::Asked { waited, .. } = self.services[at].state else { return };
+        let State::Asked { waited, gen_no, .. } = self.services[at].state else { return };
         match answer {
             Ok(grant) => {
                 self.count("grants");
+                if grant.device.gen_no != gen_no {
+                    self.broken =
+                        Some(format!("service {at} has another device than it asked for"));
+                }
                 if waited {
                     self.count("queued and granted");
                 }
@@ -206,15 +215,38 @@ impl World {
                     .expect("it is there");
                 let (conn, until) =
                     (self.number(), self.now + self.rng.between(SECOND, 50 * SECOND));
-                let held =
-                    Held { unit, grant: *grant, conn, renewed: self.now, until, opened: false };
-                self.services[at].state = State::Has(Box::new(held));
+                let held = Held {
+                    unit,
+                    grant: *grant,
+                    conn,
+                    renewed: self.now,
+                    until,
+                    opened: false,
+                    linked: false,
+                };
+                self.services[at].state = State::Has(Box::new(held.clone()));
+                if self.rng.permille(60) {
+                    self.stranger(manager, &held);
+                }
             }
             Err(_) => {
                 self.count("refusals");
                 self.services[at].state = State::Idle;
             }
         }
+    }
+
+    /// Somebody with another's lease number and a token of his own, or with the right one from another machine.
+    fn stranger(&mut self, manager: usize, held: &Held) {
+        self.count("strangers");
+        let conn = self.number();
+        self.seen.strangers.insert(conn);
+        let own = self.rng.permille(500);
+        let of = self.managers[manager].name.clone();
+        let name = if own { of } else { "x".parse().expect("a name") };
+        let token = if own { Token([1; 16]) } else { held.grant.token.clone() };
+        let said = FromHolder::Data { no: held.grant.no, token };
+        self.came(held.unit, conn, &name, said);
     }
 
     pub fn answer_service(&mut self, unit: usize, conn: u64, message: ToHolder) {
@@ -243,7 +275,7 @@ impl World {
             if let State::Has(held) = &mut self.services[at].state
                 && held.unit == unit
             {
-                (held.conn, held.opened, held.renewed) = (number, false, now);
+                (held.conn, held.opened, held.linked, held.renewed) = (number, false, false, now);
             }
         }
     }

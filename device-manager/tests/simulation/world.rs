@@ -236,6 +236,7 @@ impl World {
             "paths lost",
             "services vanished",
             "strangers",
+            "links of holders cut",
             "messages between managers lost",
             "units changed over",
             "finders forwarded",

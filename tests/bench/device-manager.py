@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""A disk of one machine on another by `device-manager attach`, in clear and sealed, beside the kernel's `usbip` tool: two controllers of
+dummy_hcd in one guest, machines in namespaces. And how soon a finder is told, and how many leases are granted in a second."""
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import types
+
+sys.path.insert(0, "/mnt/tests/bench/lib")
+from rows import CannotMeasure, Row, interleaved, measure, medians, output
+
+FULL = "--full" in sys.argv[1:]
+ROUNDS = 7 if FULL else 3
+BULK, SMALL = 24 << 20 if FULL else 8 << 20, 200 if FULL else 60  # bytes; requests of 4 KiB
+
+loader = importlib.machinery.SourceFileLoader("device_rack", "/mnt/tests/scenarios/device-rack")
+rack_module = importlib.util.module_from_spec(importlib.util.spec_from_loader("device_rack", loader))
+sys.dont_write_bytecode = True
+loader.exec_module(rack_module)
+wait, block, run = rack_module.wait, rack_module.block, rack_module.run
+
+
+def read(node, size, count):
+    """Seconds for so many reads past the page cache."""
+    subprocess.run(["dd", f"if={node}", "of=/dev/null", "bs=64K", "count=1", "iflag=direct"], capture_output=True, check=True)
+    begin = time.monotonic()
+    done = subprocess.run(["dd", f"if={node}", "of=/dev/null", f"bs={size}", f"count={count}", "iflag=direct"], capture_output=True, text=True)
+    if done.returncode:
+        raise CannotMeasure(f"{node}: {done.stderr}")
+    return time.monotonic() - begin
+
+
+def by_tool(rack, serial):
+    """Attaches a disk by `usbip`."""
+    bus_id, _ = rack_module.home(serial)
+    run("ip", "netns", "exec", rack.one.space, "usbipd", "-D")
+    run("usbip", "bind", "-b", bus_id)
+    # Ours lets drivers have nothing that it does not know.
+    for bus in rack_module.glob.glob("/sys/devices/platform/vhci_hcd.0/usb*/authorized_default"):
+        rack_module.write(bus, "1")
+    wait("usbipd listens", lambda: run("ip", "netns", "exec", rack.two.space, "usbip", "attach", "-r", rack.one.address, "-b", bus_id, ok=None).returncode == 0)
+    return wait("the tool's disk", lambda: block(serial))[0]
+
+
+def rates(ours, peer):
+    def bulk(node):
+        return lambda: BULK / read(node, "1M", BULK >> 20) / 1e6
+
+    def small(node):
+        return lambda: read(node, "4K", SMALL) / SMALL * 1000
+
+    return medians(interleaved(ROUNDS, bulk(ours), bulk(peer))), medians(interleaved(ROUNDS, small(ours), small(peer)))
+
+
+def carried(rack):
+    """Reads of a disk on another machine, ours and by the tool."""
+    disk, other = rack.disk("DISK1", size=32 << 20), rack.disk("DISK2", size=32 << 20, udc="dummy_udc.1")
+    for one in (disk, other):
+        one.plug()
+        wait("it is known", lambda one=one: rack.two.state(one.serial) == "")
+    tool, rows = by_tool(rack, other.serial), []
+    for sealed in (False, True):
+        rack.one.kill("unit")
+        rack.one.start("unit", rack.unit_config + ("" if sealed else "insecure = true\n"))
+        wait("the rack is whole", rack.whole)
+        wait("it is known", lambda: rack.two.state(disk.serial) == "")
+        holder = rack.two.attach("serial=DISK1")
+        wait("it is attached", holder.is_attached)
+        node, _ = wait("it has a node", lambda: block(disk.serial))
+        (rate, peer_rate), (latency, peer_latency) = rates(node, tool)
+        how = "sealed" if sealed else "in clear"
+        note = "the tool does not seal" if sealed else "2 machines in namespaces of one emulated processor"
+        command = "tests/scenarios/device-rack carry"
+        bars = ({}, {}) if sealed else ({"at_least": 1.0}, {"at_most": 0.8})
+        rows.append(Row(f"1 MiB reads {how} beside usbip", "MB/s", rate, command, peer=peer_rate, note=note, **bars[0]))
+        rows.append(Row(f"4 KiB reads {how} beside usbip", "ms", latency, command, peer=peer_latency, note=note, **bars[1]))
+        holder.stop()
+        wait("it is the unit's again", lambda: rack_module.is_free(disk.serial))
+    rack.take_away(disk)
+    return rows
+
+
+def told(rack):
+    """A disk is plugged in on one machine: until a finder on another is told."""
+    log = os.path.join(rack.folder, "watch")
+    with open(log, "w") as file:
+        watching = subprocess.Popen(rack.two.words("find", "serial=DISK3", "--watch", "--socket", rack.two.control), stdout=file)
+    disk = rack.disk("DISK3", size=1 << 20, udc="dummy_udc.2")
+    took = []
+    for turn in range(ROUNDS):
+        disk.plug()
+        wait("the kernel has it", lambda: rack_module.home(disk.serial)[0])
+        took.append(wait("the finder is told", lambda turn=turn: open(log).read().count("+ ") == turn + 1)[1])
+        disk.pull()
+        wait("and that it is gone", lambda turn=turn: open(log).read().count("- ") == turn + 1)
+    watching.kill()
+    rack.take_away(disk)
+    command = "device-manager find --watch"
+    return [Row("a finder is told of a new device", "ms", sorted(took)[len(took) // 2], command, at_most=100, note="from when sysfs has it")]
+
+
+def post(machine, path, body, until=None):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(machine.control)
+        text = json.dumps(body)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        client.sendall((head + text).encode())
+        answer = b""
+        while (until or b"\r\n\r\n") not in answer:
+            part = client.recv(65536)
+            if not part:
+                break
+            answer += part
+        return answer.decode()
+
+
+def granted(rack):
+    """Leases that are granted and given back, one after another, over three machines."""
+    disk = rack.disk("DISK4", size=1 << 20, udc="dummy_udc.2")
+    disk.plug()
+    wait("it is known", lambda: rack.four.state(disk.serial) == "")
+    device = rack.four.device(disk.serial)["device"]["id"]
+    count, begin = 30 if FULL else 10, time.monotonic()
+    for _ in range(count):
+        line = post(rack.four, "/v1/lease", {"device": device, "queue": True}, b'"granted"')
+        while '"no"' not in line:
+            raise CannotMeasure(line)
+        lease = int(line.split('"granted":{"no":')[1].split(",")[0])
+        wait("it is known here", lambda lease=lease: "200 OK" in post(rack.four, "/v1/release", {"lease": lease}))
+        wait("it is free", lambda: rack.four.state(disk.serial) == "")
+    rate = count / (time.monotonic() - begin)
+    rack.take_away(disk)
+    return [Row("leases granted and given back, over three machines", "1/s", rate, "device-manager lease", note="one after another, each looked for by a new process")]
+
+
+def main():
+    for module in ("bridge", "veth", "libcomposite", "usb_f_mass_storage", "usb_storage", "usbip-host", "vhci-hcd", "tls"):
+        output("modprobe", module, pinned=False)
+    subprocess.run(["modprobe", "-r", "dummy_hcd"], check=False)
+    output("modprobe", "dummy_hcd", "num=3", "is_high_speed=1", pinned=False)
+    rack = rack_module.Rack(types.SimpleNamespace(own=False))
+    try:
+        wait("the rack is whole", rack.whole)
+
+        def part(what):
+            def rows():
+                try:
+                    return what(rack)
+                except (rack_module.Failed, OSError) as error:
+                    raise CannotMeasure(str(error)) from error
+
+            rows.__doc__ = what.__doc__
+            return rows
+
+        measure(part(told), part(granted), part(carried))
+    finally:
+        rack.close()
+
+
+if __name__ == "__main__":
+    main()
