@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use daemon_kit::client::ClientError;
 use daemon_kit::table::Table;
@@ -18,6 +19,9 @@ use crate::manager::core::Scope;
 use crate::pattern::Pattern;
 use crate::record::DeviceId;
 use crate::service::run::{Finding, client};
+
+/// Between two attempts to reach a manager.
+const AGAIN: Duration = Duration::from_millis(300);
 
 fn shown<T: Serialize>(ask: &AskArgs, what: &T, show: impl FnOnce(&T) -> String) -> String {
     if !ask.json {
@@ -162,20 +166,38 @@ pub async fn find(
         let all = finding.all(asks && scope == Scope::Group).await?;
         return Ok(shown(ask, &all, |all| devices_table(all)));
     }
-    while let Some(line) = finding.next().await? {
-        let text = if ask.json {
-            serde_json::to_string(&line).expect("what came as JSON goes as JSON")
-        } else {
-            match line {
-                Line::Match(known) => format!("+ {}", one(&known)),
-                Line::Changed(known) => format!("~ {}", one(&known)),
-                Line::Gone(id) => format!("- {id}"),
-                Line::Complete => continue,
+    loop {
+        let ended = match finding.next().await {
+            Ok(Some(line)) => {
+                told(ask, &line);
+                continue;
+            }
+            Ok(None) => "the manager ended it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        eprintln!("device-manager: {ended}; looking again");
+        // A manager that is started again is told what is looked for, and tells all that there is.
+        finding = loop {
+            tokio::time::sleep(AGAIN).await;
+            if let Ok(finding) = Finding::begin(&client, pattern, scope).await {
+                break finding;
             }
         };
-        println!("{text}");
     }
-    Ok(String::new())
+}
+
+/// A line of `find --watch`.
+fn told(ask: &AskArgs, line: &Line) {
+    if ask.json {
+        println!("{}", serde_json::to_string(line).expect("what came as JSON goes as JSON"));
+        return;
+    }
+    match line {
+        Line::Match(known) => println!("+ {}", one(known)),
+        Line::Changed(known) => println!("~ {}", one(known)),
+        Line::Gone(id) => println!("- {id}"),
+        Line::Complete => {}
+    }
 }
 
 fn one(known: &Known) -> String {

@@ -68,6 +68,8 @@ check "in JSON" jq -e '.[] | select(.device.found.serial == "PKG1")' <(device-ma
 check "and looked for by a reader" setpriv --reuid=nobody --regid="$(getent group midplane-read | cut -d: -f3)" --clear-groups device-manager find serial=PKG1
 if setpriv --reuid=nobody --regid=nogroup --clear-groups device-manager find serial=PKG1 2>err; then fail "anybody may look"; fi
 note "$(cat err)"
+check "its figures" curl -sSf --unix-socket /run/midplane/device-manager/control.sock http://x/metrics
+curl -sSf --unix-socket /run/midplane/device-manager/control.sock http://x/metrics | has "^device_manager_units 1" || fail "no unit is counted"
 check "midplane status knows the program" midplane status --json
 
 vhci_disk() { # the block device that came over the network

@@ -279,6 +279,13 @@ impl Usbip {
         port.bus_id
     }
 
+    /// Whether the device at a port is there and drivers may have it: not if it was enumerated again as something else.
+    #[must_use]
+    pub fn is_admitted(&self, number: u32, bus_id: &str) -> bool {
+        let there = self.bus_id_of(number).as_deref() == Some(bus_id);
+        there && line(&self.device(bus_id), "authorized").as_deref() == Some("1")
+    }
+
     /// Attaches a device that comes over a socket, and lets drivers have it if it is the one that was leased. Returns port and
     /// local name.
     ///

@@ -4,5 +4,6 @@
 pub mod api;
 mod control;
 pub mod core;
+mod metrics;
 pub mod order;
 pub mod run;

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use daemon_kit::control::{ControlServer, Policy as Access};
+use daemon_kit::metrics::Metrics;
 use daemon_kit::notify::{self, Watchdog};
 use daemon_kit::signals::{Signal, Signals};
 use group::core::Notice;
@@ -21,6 +23,7 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::control::{self, Asked};
 use super::core::{Action, Event, Listed, Manager, Note, Options, Report};
+use super::metrics::Figures;
 use super::order::{Incoming, Numbered, Outgoing, Taken};
 use crate::config::Config;
 use crate::link::{Chain, Inbox, Link, listen, write_all};
@@ -101,6 +104,7 @@ struct Shell {
     finders: BTreeMap<FinderNo, mpsc::Sender<Line>>,
     clients: BTreeMap<RequestNo, Client>,
     next: u64,
+    figures: Figures,
 }
 
 /// Runs a manager until a signal.
@@ -138,7 +142,9 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
         listen(&trust, &bind, &paths.runtime.join("units.sock"), (Role::Manager, Role::Unit))
             .await?;
     let (ask, asked) = mpsc::channel(MAX_HAPPENED);
-    let router = control::routes(ask, group.clone());
+    let mut metrics = Metrics::new("device-manager", env!("CARGO_PKG_VERSION"));
+    let figures = Figures::new(&mut metrics);
+    let router = control::routes(ask, group.clone()).merge(Arc::new(metrics).routes());
     let socket = paths.runtime.join("control.sock");
     let server = ControlServer::bind(&socket, router, Access::system()).await?;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -160,6 +166,7 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
         finders: BTreeMap::new(),
         clients: BTreeMap::new(),
         next: 0,
+        figures,
     };
     tracing::info!(manager = %own, "ready");
     notify::ready("a manager");
@@ -315,7 +322,10 @@ impl Shell {
                 }
             }
             Happened::List(peer, all) => self.listed(peer, all),
-            Happened::Clock(offset, error) => self.core.set_clock(offset, error),
+            Happened::Clock(offset, error) => {
+                self.core.set_clock(offset, error);
+                self.figures.look(&self.core);
+            }
         }
     }
 
@@ -391,6 +401,7 @@ impl Shell {
         let mut events = std::collections::VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for action in self.core.handle(boot_clock(), event) {
+                self.figures.note(&action);
                 match action {
                     Action::ToUnit(conn, message) => {
                         let full = self

@@ -189,7 +189,7 @@ async fn usb(
             tokio::select! {
                 why = &mut keep => break Some(Over::Lost(why.to_string())),
                 () = stop(signals) => break Some(Over::Stopped),
-                _ = watch.tick() => if usbip.bus_id_of(port).as_deref() != Some(&bus_id) {
+                _ = watch.tick() => if !usbip.is_admitted(port, &bus_id) {
                     break None;
                 },
             }
