@@ -89,7 +89,7 @@ EOF
 is() { near "$(value "$1" "${3:-}")" "$2" 0.01; }
 wait_for 10 "a thermometer without a driver" is smbus/board/temperature 25.5
 wait_for 5 "a register of another chip" is smbus/tray/level 85
-for pair in vin=230 vout=12 iout=3.125 temperature1=45 fan1=4996 fault=0; do
+for pair in vin=230 vout=12 iout=3.125 temperature1=45 fan1=5000 fault=0; do
     wait_for 5 "the supply's ${pair%=*}" is "smbus/psu1/${pair%=*}" "${pair#*=}" midplane
 done
 smbus-monitor status | has 'chassis CH-7, slot 3, module Blade 2000, serial S-33' || fail "$(smbus-monitor status)"

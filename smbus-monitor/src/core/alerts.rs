@@ -17,10 +17,15 @@ const MAX_COUNTED: usize = 10_000;
 /// Most bytes of a text.
 pub const MAX_TEXT: usize = 400;
 
+/// The place of what is the chassis' own.
+pub const MIDPLANE: &str = "midplane";
+/// The place of what is the group's as a whole.
+pub const GROUP: &str = "group";
+
 /// Something is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
-    /// Eight hexadecimal digits made of place, metric, edge and boot.
+    /// Eight hexadecimal digits made of place, metric, edge, and, where a member judges itself, its boot.
     pub id: String,
     /// Where: a slot, a member, `midplane`, `group`.
     pub place: String,
@@ -162,7 +167,11 @@ impl Alerts {
     }
 
     fn id(&self, (place, metric, edge): &AlertKey) -> String {
-        let text = format!("{place}\0{metric}\0{}\0{}", edge.word(), self.boot);
+        // What the manager judges is the same alert when another is the manager, in whatever boot that is.
+        let of_manager = [MIDPLANE, GROUP].contains(&place.as_str())
+            || matches!(edge, Edge::Lost | Edge::Misplaced);
+        let boot = if of_manager { "" } else { &self.boot };
+        let text = format!("{place}\0{metric}\0{}\0{boot}", edge.word());
         format!("{:08x}", crc32fast::hash(text.as_bytes()))
     }
 
@@ -268,6 +277,11 @@ mod tests {
         assert_ne!(other.id, id);
         assert_eq!(alerts.end("1", "t").len(), 2);
         let mut boot = Alerts::new("another");
+        let of_chassis = (MIDPLANE.to_owned(), "t".to_owned(), Edge::High);
+        let [a, b] = [&mut alerts, &mut boot].map(|one| {
+            one.set(NOW, of_chassis.clone(), wanted(Severity::Warning)).unwrap().alert.id
+        });
+        assert_eq!(a, b, "another manager judges the same");
         assert_ne!(boot.set(NOW, key(Edge::High), wanted(Severity::Warning)).unwrap().alert.id, id);
     }
 

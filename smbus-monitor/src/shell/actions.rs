@@ -86,9 +86,9 @@ impl Ledger {
         new
     }
 
-    /// Another has told of this.
-    pub fn learn(&mut self, id: &str, severity: Severity) {
-        self.note(Kind::Raised, id, Some(severity));
+    /// The manager has told of these, and of nothing else that still is.
+    pub fn adopt(&mut self, told: Vec<(String, Severity)>) {
+        self.0 = told.into_iter().take(MAX_TOLD).collect();
     }
 
     /// All that was told of.
@@ -289,8 +289,10 @@ mod tests {
         assert!(!ledger.tell(Kind::Acknowledged, &critical));
         assert!(ledger.tell(Kind::Cleared, &critical));
         assert!(!ledger.tell(Kind::Cleared, &critical));
-        ledger.learn(&warning.id, Severity::Warning);
+        ledger.adopt(vec![(warning.id.clone(), Severity::Warning)]);
         assert!(!ledger.tell(Kind::Raised, &warning), "another manager has told of it");
+        ledger.adopt(vec![]);
+        assert!(ledger.tell(Kind::Raised, &warning), "it was over, and came again");
     }
 
     #[test]

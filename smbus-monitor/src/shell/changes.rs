@@ -14,7 +14,7 @@ use super::control::no_place;
 use super::kept::{self, SLOT, THRESHOLD};
 use super::member;
 use super::monitor::{Monitor, SlotSetting};
-use super::power::{self, PowerError};
+use super::orders::{self, PowerError};
 use crate::core::rules::Rule;
 use crate::report::{AckRequest, OverrideRequest, PowerReport, PowerRequest, SlotRequest};
 use crate::sources::now;
@@ -178,7 +178,7 @@ async fn order_power(
     Json(request): Json<PowerRequest>,
 ) -> Result<Json<PowerReport>, ApiError> {
     let links = monitor.links.get().ok_or_else(no_group)?;
-    let done = power::order(links, &monitor, &request, &user(&peer)).await;
+    let done = orders::order(links, &monitor, &request, &user(&peer)).await;
     done.map(Json).map_err(|error| match error {
         PowerError::Cannot(why) => ApiError::conflict(why),
         PowerError::Settings(error) => settings_error(&error),
@@ -192,7 +192,7 @@ async fn power_of(
     let links = monitor.links.get().ok_or_else(no_group)?;
     let number =
         u128::from_str_radix(&id, 16).map_err(|_| ApiError::bad_request("no order's id"))?;
-    let found = power::report(links, &monitor, OrderId(number.to_be_bytes()));
+    let found = orders::report(links, &monitor, OrderId(number.to_be_bytes()));
     found.map(Json).ok_or_else(|| ApiError::not_found("no such order is known here"))
 }
 

@@ -5,38 +5,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::Context;
 use group::core::{Notice, Redirect};
-use group::report::Report;
 use group::settings::change::Set;
-use group::settings::{Change, Expect, Order, Origin, Policy, Settings, SettingsError, State};
+use group::settings::{Change, Order, Origin, Policy, State};
 use group::shell::{Call, Group, Incoming, Options, settled};
 use group::wire::Life;
-use secure_link::{Name, NodeId, Store};
-use serde::{Deserialize, Serialize};
+use secure_link::{Name, Store};
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::timeout;
 
+use super::heard::take;
 use super::kept::{self, Kept};
-use super::monitor::{MIDPLANE, Monitor, Other, place_of};
+use super::links::{Links, answer};
+use super::monitor::{MIDPLANE, Monitor};
 use super::power::PowerOrder;
 use super::publish::{self, Follower, News, Publisher, Told};
 use crate::config::GroupConfig;
 use crate::core::Batch;
-use crate::core::alerts::{Alert, Kind};
-use crate::core::rules::{Rules, Severity};
+use crate::core::alerts::Kind;
+use crate::core::rules::Rules;
 use crate::sources::{Whose, now};
 
 /// The program, as the group's keys name it.
 pub const PROGRAM: &str = "smbus-monitor";
-/// Time for another member's answer.
-const LIMIT: Duration = Duration::from_secs(5);
 /// A member that has started has read its sensors and judged them within this time, milliseconds.
 const SETTLE_MS: u64 = 10_000;
-/// Most bytes of a question.
-const MAX_ASK: usize = 4096;
 
 /// What is set in the group, and by whom power is switched.
 struct Checked;
@@ -52,24 +46,6 @@ impl Policy for Checked {
             _ => Ok(()),
         }
     }
-}
-
-/// What members ask one another.
-#[derive(Debug, Serialize, Deserialize)]
-enum Ask {
-    /// Take note of an alert.
-    Acknowledge { id: String, by: String },
-}
-
-/// The group, for the interfaces.
-#[derive(Debug, Clone)]
-pub struct Links {
-    /// Members, and their records.
-    pub group: Group,
-    /// What all have agreed on.
-    pub settings: Settings,
-    /// This member's node.
-    pub own: NodeId,
 }
 
 /// The group, for the loop.
@@ -289,6 +265,7 @@ impl Member {
                 monitor.note(&mut inner, Kind::Group, &place, None, &text);
             }
             if was && !is {
+                // What was read of it is the new one's to read.
                 inner.core.stop_judging(MIDPLANE);
                 inner.core.stop_judging(super::monitor::GROUP);
                 inner.alerts_changed = true;
@@ -372,171 +349,4 @@ pub fn set(monitor: &Monitor, kept: Kept) {
     let configured = inner.core.rules().configured.clone();
     inner.core.set_rules(Rules { users: kept.rules, configured });
     inner.slots = kept.slots;
-}
-
-/// What another member tells.
-fn take(monitor: &Monitor, name: &Name, news: News) {
-    let mut inner = monitor.lock();
-    let own_place = inner.place.clone();
-    let taken = inner.others.iter().any(|(other, o)| {
-        *other != name.as_str()
-            && o.here
-            && news.identity.as_ref().is_some_and(|i| o.place == i.slot)
-    });
-    let other = inner.others.entry(name.to_string()).or_default();
-    let mut moved = None;
-    if let Some(identity) = news.identity {
-        let mut place = place_of(&identity, name.as_str());
-        // Two in one slot: the second is shown by its name, and told of.
-        if taken || place == own_place {
-            place = name.to_string();
-        }
-        if other.identity.serial != identity.serial && !identity.serial.is_empty() {
-            moved = Some((place.clone(), other.identity.serial.clone(), identity.serial.clone()));
-        }
-        other.place = place;
-        other.identity = identity;
-    }
-    let place = if other.place.is_empty() { name.to_string() } else { other.place.clone() };
-    if let Some((place, old, new)) = moved {
-        let before =
-            inner.serials.insert(place.clone(), new.clone()).filter(|before| *before != new);
-        let before = before.or(Some(old).filter(|old| !old.is_empty()));
-        let text = match before {
-            Some(before) => format!("module {before} was replaced by {new}, member {name}"),
-            None => format!("module {new}, member {name}"),
-        };
-        monitor.note(&mut inner, Kind::Module, &place, None, &text);
-    }
-    let from_manager = inner.manager.as_deref() == Some(name.as_str());
-    for (whose, batch) in news.batches {
-        let at = match whose {
-            Whose::Own => place.clone(),
-            // Of what belongs to the chassis the manager alone has the word.
-            Whose::Midplane if from_manager && batch.source == super::monitor::GROUP => {
-                batch.source.clone()
-            }
-            Whose::Midplane if from_manager => MIDPLANE.to_owned(),
-            Whose::Midplane => continue,
-        };
-        let happened = inner.core.batch(now(), &at, false, &batch);
-        monitor.happened(&mut inner, happened);
-    }
-    if from_manager {
-        for (id, severity) in news.acted {
-            inner.ledger.learn(&id, severity);
-        }
-    }
-    if let Some(alerts) = news.alerts {
-        hear_alerts(monitor, &mut inner, name, alerts);
-    }
-}
-
-/// Another member's alerts changed: the manager tells of them, as the configuration says.
-fn hear_alerts(
-    monitor: &Monitor,
-    inner: &mut super::monitor::Inner,
-    name: &Name,
-    alerts: Vec<Alert>,
-) {
-    let Some(other) = inner.others.get_mut(name.as_str()) else { return };
-    let old = std::mem::replace(&mut other.alerts, alerts.clone());
-    let by_id = |all: Vec<Alert>| {
-        all.into_iter().map(|a| (a.id.clone(), a)).collect::<BTreeMap<String, Alert>>()
-    };
-    let (mut old, new) = (by_id(old), by_id(alerts));
-    for (id, alert) in new {
-        let kind = match old.remove(&id) {
-            None => Kind::Raised,
-            Some(before) if before.severity != alert.severity => Kind::Changed,
-            Some(_) => continue,
-        };
-        monitor.heard(inner, kind, alert);
-    }
-    for alert in old.into_values() {
-        monitor.heard(inner, Kind::Cleared, alert);
-    }
-}
-
-async fn answer(monitor: &Monitor, call: Call) {
-    let asked = (call.bytes.len() <= MAX_ASK)
-        .then(|| serde_json::from_slice::<Ask>(&call.bytes).ok())
-        .flatten();
-    let done = match asked {
-        Some(Ask::Acknowledge { id, by }) => {
-            let mut inner = monitor.lock();
-            let by = format!("{by} at {}", call.from);
-            let happened = inner.core.acknowledge(now(), &id, &by);
-            let found = !happened.is_empty();
-            monitor.happened(&mut inner, happened);
-            found
-        }
-        None => false,
-    };
-    call.answer(vec![u8::from(done)]).await;
-}
-
-impl Links {
-    /// Takes note of another member's alert; whether it has that alert.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub async fn acknowledge(&self, member: &str, id: &str, by: &str) -> Result<bool, String> {
-        let name: Name = member.parse().map_err(|_| format!("{member} is no member"))?;
-        let ask = Ask::Acknowledge { id: id.to_owned(), by: by.to_owned() };
-        let bytes = serde_json::to_vec(&ask).map_err(|error| error.to_string())?;
-        let answer = timeout(LIMIT, self.group.call(&name, bytes)).await;
-        let answer = answer.map_err(|_| format!("{member} does not answer"))?;
-        Ok(answer.map_err(|error| error.to_string())? == [1])
-    }
-
-    /// Gives a key a value, or takes it away.
-    ///
-    /// # Errors
-    /// See [`SettingsError`].
-    pub async fn set(
-        &self,
-        key: &str,
-        value: Option<Vec<u8>>,
-        user: &str,
-    ) -> Result<(), SettingsError> {
-        let who = self.origin(user);
-        match value {
-            Some(value) => self.settings.set(key, value, Expect::Any, who).await.map(drop),
-            None => self.settings.remove(key, Expect::Any, who).await.map(drop),
-        }
-    }
-
-    /// Who asks.
-    #[must_use]
-    pub fn origin(&self, user: &str) -> Origin {
-        Origin { user: user.to_owned(), ..Origin::program(self.own.into()) }
-    }
-
-    /// What `midplane status` shows.
-    ///
-    /// # Errors
-    /// The group has ended.
-    pub async fn report(&self) -> Result<Report, group::shell::Gone> {
-        let nodes = self.group.nodes().await?;
-        let settings = Some(settled::report(&self.settings.status(), &nodes));
-        let report = self.group.report().await?;
-        Ok(Report { settings, ..report })
-    }
-
-    /// The node of a member that is here.
-    pub async fn node(&self, name: &str) -> Option<NodeId> {
-        let nodes = self.group.nodes().await.ok()?;
-        let mut all = nodes.linked.iter().chain([&nodes.own]);
-        all.find(|one| one.0.as_str() == name).map(|one| one.1)
-    }
-}
-
-/// Default of what is heard of a member before it told anything.
-impl Other {
-    /// How bad its alerts are.
-    #[must_use]
-    pub fn worst(&self) -> Option<Severity> {
-        self.alerts.iter().map(|alert| alert.severity).max()
-    }
 }

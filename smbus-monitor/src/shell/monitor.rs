@@ -11,8 +11,8 @@ use tokio::sync::broadcast;
 
 use super::actions::{Actions, Ledger};
 use super::kept::Alone;
+use super::links::Links;
 use super::log::{EventLog, MAX_REMEMBERED};
-use super::member::Links;
 use crate::config::Config;
 use crate::core::alerts::{Alert, Event, Kind};
 use crate::core::rules::{Rules, Severity};
@@ -21,10 +21,8 @@ use crate::formats::records::Identity;
 use crate::report::{IdentityReport, Status};
 use crate::sources::{Whose, now};
 
-/// The place of what is the chassis' own.
-pub const MIDPLANE: &str = "midplane";
-/// The place of what is the group's as a whole.
-pub const GROUP: &str = "group";
+pub use crate::core::alerts::{GROUP, MIDPLANE};
+
 /// Orders whose executors are remembered by name.
 const MAX_EXECUTORS: usize = 256;
 /// Events that a watcher may be behind.

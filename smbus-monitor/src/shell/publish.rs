@@ -176,8 +176,8 @@ pub struct News {
     pub batches: Vec<(Whose, Batch)>,
     /// All its alerts, if they changed.
     pub alerts: Option<Vec<Alert>>,
-    /// Which alerts it has told of.
-    pub acted: Vec<(String, Severity)>,
+    /// Which alerts it has told of, if that changed.
+    pub acted: Option<Vec<(String, Severity)>>,
 }
 
 impl Follower {
@@ -205,7 +205,7 @@ impl Follower {
             if key == "identity" {
                 news.identity = decode(bytes);
             } else if key == "acted" {
-                news.acted = decode(bytes).unwrap_or_default();
+                news.acted = decode(bytes);
             } else if key.starts_with("alerts/") {
                 self.alerts.insert(key.clone(), decode(bytes).unwrap_or_default());
                 alerts = true;

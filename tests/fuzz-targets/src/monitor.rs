@@ -116,7 +116,7 @@ fn told(mut data: &[u8]) -> Reached {
     let news = Follower::default().follow(&all);
     let mut reached = Reached::new();
     reached.extend(news.identity.map(|_| "identity"));
-    reached.extend((!news.acted.is_empty()).then_some("acted"));
+    reached.extend(news.acted.map(|_| "acted"));
     reached.extend(news.alerts.filter(|alerts: &Vec<Alert>| !alerts.is_empty()).map(|_| "alerts"));
     for (_, batch) in news.batches {
         reached.insert("values");
