@@ -46,6 +46,7 @@ test-full: lint unit packages
 	tests/mutants ipmi-mux
 	tests/mutants usb-gadget-drive
 	tests/mutants group
+	tests/mutants kvm-bus
 	tests/mutants device-manager
 	tests/mutants secure-link
 	tests/conformance/usb-gadget-drive $(CARGO_TARGET_DIR)/release/usb-gadget-drive

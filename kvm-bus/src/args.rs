@@ -108,6 +108,7 @@ pub enum End {
     Rmm(ServeArgs),
     /// A blade's end
     Lmc(ServeArgs),
+    #[cfg(feature = "ssh")]
     /// Consoles and screens by SSH, for the client at standard input
     Ssh(SshArgs),
 }

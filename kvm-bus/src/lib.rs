@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod shell;
+#[cfg(feature = "ssh")]
 pub mod ssh;
 pub mod telnet;
 pub mod terminal;

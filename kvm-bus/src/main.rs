@@ -11,7 +11,9 @@ use daemon_kit::{exit, logging};
 use kvm_bus::args::{Cli, Command, End, EndName};
 use kvm_bus::attach::What;
 use kvm_bus::config::{lmc, rmm};
-use kvm_bus::{cli, shell, ssh, terminal};
+#[cfg(feature = "ssh")]
+use kvm_bus::ssh;
+use kvm_bus::{cli, shell, terminal};
 
 fn main() -> ExitCode {
     match act(Cli::parse().command) {
@@ -48,6 +50,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             logging::init("kvm-bus-lmc", args.verbose)?;
             return shell::lmc::serve(lmc::Config::load(args.config.as_deref())?).await;
         }
+        #[cfg(feature = "ssh")]
         Command::Serve { end: End::Ssh(args) } => {
             logging::init("kvm-bus-ssh", args.verbose)?;
             return ssh::serve(rmm::Config::load(args.config.as_deref())?, args.host_key).await;

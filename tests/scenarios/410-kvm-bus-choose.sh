@@ -23,13 +23,12 @@ bus_up
 
 # A login on the blade's screen, from an operator's terminal.
 setsid agetty --noclear tty1 linux &
-chvt 1
 tmux new-session -d -s operator -x 200 -y 60 'kvm-bus screen blade1'
 pane() { tmux capture-pane -p -t operator; }
 shows() { pane | has "$@"; }
 wait_for 20 "the screen shows the login" shows 'login:'
 tmux send-keys -t operator root Enter
-wait_for 20 "keys reach it" shows '# '
+wait_for 20 "keys reach it" shows '~#'
 tmux send-keys -t operator 'echo $((6 * 7))_$(tty)' Enter
 wait_for 20 "and its answer is seen" shows '42_/dev/tty1'
 [[ $(pane | tail -n +1 | head -n 50 | sed 's/ *$//' | grep -c '42_/dev/tty1') == 1 ]] || fail "$(pane)"

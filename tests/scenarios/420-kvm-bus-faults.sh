@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 120
+# profile: full
+# limit: 300
 # A blade's LMC dies in the middle of the chain, and the far end reaches those behind it; an RMM is killed under a console
 # that flows; somebody makes noise on a line; a log's disk is full.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
@@ -54,37 +55,37 @@ wait_for 20 "all are there by the near end alone" blades_there 3
 [[ $(blade blade3 .by_end) == near && $(blade blade3 .hops) == 2 ]] || fail "$(kvm-bus status)"
 
 # The RMM dies while consoles speak; its next life goes on where the log ends.
-count 13 1 2000 &
-count 17 401 2400 &
+count 13 1 300 &
+count 17 401 600 &
 systemctl kill --signal=KILL kvm-bus-rmm
 wait
-wait_for 30 "blade1's console is all there" said blade1 2000
-wait_for 30 "and blade3's" said blade3 2400
+wait_for 30 "blade1's console is all there" said blade1 300
+wait_for 30 "and blade3's" said blade3 600
 missing() { # BLADE FROM TO
     comm -13 <(cat "/var/log/midplane/kvm-bus/$1.log"* | grep -o 'line [0-9]* of' | sort -u) <(seq -f 'line %06g of' "$2" "$3" | sort) | wc -l
 }
-[[ $(missing blade1 1 2000) == 0 && $(missing blade3 1 2400) == 0 ]] || fail "lines are missing: $(missing blade1 1 2000) $(missing blade3 1 2400)"
+[[ $(missing blade1 1 300) == 0 && $(missing blade3 1 600) == 0 ]] || fail "lines are missing: $(missing blade1 1 300) $(missing blade3 1 600)"
 note "no line is missing across a killed RMM"
 
 # Somebody babbles on the line to the next blade: it costs frames, no more.
 systemctl stop kvm-bus-lmc@blade1
-(head -c 20000 /dev/urandom >/dev/ttyS5) &
+(head -c 4000 /dev/urandom >/dev/ttyS5) &
 sleep 1
 systemctl start kvm-bus-lmc@blade1
 wait
 wait_for 20 "noise is survived" blades_there 3
 [[ $(kvm-bus status --json | jq '[.lines[].errors | add] | add') -gt 0 ]] || fail "no noise was seen"
-count 17 2401 2500
-wait_for 20 "and nothing is lost" said blade3 2500
+count 17 601 650
+wait_for 20 "and nothing is lost" said blade3 650
 
 # A disk that is full costs the log; the console goes on.
-mount -t tmpfs -o size=16k tmpfs /var/log/midplane/kvm-bus
+mount -t tmpfs -o size=4k tmpfs /var/log/midplane/kvm-bus
 chown kvm-bus: /var/log/midplane/kvm-bus
 systemctl restart kvm-bus-rmm
 wait_for 20 "again" blades_there 3
-(sleep 2; count 13 2001 3000; sleep 3) &
+(sleep 2; count 13 301 600; sleep 3) &
 timeout 20 kvm-bus console blade1 >console.out 2>&1 < <(sleep 18) || true
 wait
-has 'line 003000 of' console.out || fail "the console stopped with its log: $(tail console.out)"
+has 'line 000600 of' console.out || fail "the console stopped with its log: $(tail console.out)"
 journalctl -u kvm-bus-rmm -b | has 'cannot write the log' || fail "it was not told"
 check "and the daemon lives" blades_there 3

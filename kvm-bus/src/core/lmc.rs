@@ -344,7 +344,7 @@ impl Lmc {
                     session.receive(now, frame);
                 }
             }
-            Kind::Hello | Kind::Selected | Kind::Poll | Kind::Over => {}
+            Kind::Hello | Kind::Selected => {}
         }
     }
 

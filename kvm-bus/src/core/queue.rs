@@ -77,18 +77,20 @@ impl Queue {
 
     /// The next frame, as bytes for the line.
     pub fn pop(&mut self) -> Option<Vec<u8>> {
-        let frame =
-            self.next(Class::Control).or_else(|| self.next(Class::Input)).or_else(|| {
-                (0..TURNS.len()).find_map(|_| {
-                    let class = TURNS[self.turn];
-                    self.turn = (self.turn + 1) % TURNS.len();
-                    self.next(class)
-                })
-            })?;
+        let frame = self.next(Class::Control).or_else(|| self.next(Class::Input));
+        let frame = frame.or_else(|| self.next_in_turn())?;
         let bytes = frame.encode();
         self.counts.frames += 1;
         self.counts.bytes += bytes.len() as u64;
         Some(bytes)
+    }
+
+    fn next_in_turn(&mut self) -> Option<Frame> {
+        (0..TURNS.len()).find_map(|_| {
+            let class = TURNS[self.turn];
+            self.turn = (self.turn + 1) % TURNS.len();
+            self.next(class)
+        })
     }
 
     fn next(&mut self, class: Class) -> Option<Frame> {

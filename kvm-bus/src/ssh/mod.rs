@@ -126,7 +126,7 @@ impl Client {
         self.keys.find(key)
     }
 
-    fn begin(&mut self, id: ChannelId, place: Place) {
+    fn begin(&mut self, id: ChannelId, place: Place, session: &Session) {
         let Some(person) = self.person.clone() else { return };
         let Some(open) = self.channels.get_mut(&id) else { return };
         let Some(channel) = open.channel.take() else { return };
@@ -137,7 +137,7 @@ impl Client {
             console_socket: self.console_socket.clone(),
             control_socket: self.control_socket.clone(),
         };
-        tokio::spawn(relay.run(channel));
+        tokio::spawn(relay.run(channel, session.handle()));
     }
 }
 
@@ -224,7 +224,7 @@ impl Handler for Client {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         session.channel_success(id)?;
-        self.begin(id, Place::of_user(&self.user));
+        self.begin(id, Place::of_user(&self.user), session);
         Ok(())
     }
 
@@ -237,7 +237,7 @@ impl Handler for Client {
         match Place::of_words(&String::from_utf8_lossy(words)) {
             Some(place) => {
                 session.channel_success(id)?;
-                self.begin(id, place);
+                self.begin(id, place, session);
                 Ok(())
             }
             None => session.channel_failure(id),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use daemon_kit::client::Client;
 use daemon_kit::table::printable;
-use russh::server::Msg;
+use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -29,13 +29,17 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) async fn run(self, channel: Channel<Msg>) {
+    pub(super) async fn run(self, channel: Channel<Msg>, client: Handle) {
+        let id = channel.id();
         let mut stream = channel.into_stream();
-        if let Err(error) = self.serve(&mut stream).await {
+        let done = self.serve(&mut stream).await;
+        if let Err(error) = &done {
             let text = printable(&format!("{error:#}")).into_owned();
             let _ = stream.write_all(format!("[{text}]\r\n").as_bytes()).await;
         }
+        let _ = client.exit_status_request(id, u32::from(done.is_err())).await;
         let _ = stream.shutdown().await;
+        let _ = client.close(id).await;
     }
 
     async fn serve(mut self, stream: &mut ChannelStream<Msg>) -> anyhow::Result<()> {

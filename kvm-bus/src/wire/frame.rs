@@ -131,16 +131,12 @@ pub enum Kind {
     Select = 6,
     /// A control slave's answer to that.
     Selected = 7,
-    /// On a half-duplex line: the blade may speak now.
-    Poll = 8,
-    /// On a half-duplex line: the blade has said what it had to.
-    Over = 9,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::{Ack, Beat, Data, Hello, Over, Poll, Reset, Select, Selected, Welcome};
-        [Beat, Hello, Welcome, Reset, Data, Ack, Select, Selected, Poll, Over]
+        use Kind::{Ack, Beat, Data, Hello, Reset, Select, Selected, Welcome};
+        [Beat, Hello, Welcome, Reset, Data, Ack, Select, Selected]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

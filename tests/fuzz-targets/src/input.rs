@@ -34,6 +34,13 @@ impl<'a> Input<'a> {
         u64::from_le_bytes(self.take())
     }
 
+    /// So many bytes, or what is left.
+    pub fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (front, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        front
+    }
+
     pub fn rest(&self) -> &'a [u8] {
         self.0
     }

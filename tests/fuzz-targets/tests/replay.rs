@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
-    Reached, config, devices, devintf, drive_config, drive_link, group, monitor, nbd_options,
-    nbd_requests, secure_link, vm_protocol,
+    Reached, config, devices, devintf, drive_config, drive_link, group, kvm_control, kvm_frame,
+    kvm_hotkey, kvm_telnet, monitor, nbd_options, nbd_requests, secure_link, vm_protocol,
 };
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
@@ -383,6 +383,68 @@ fn group_corpus() {
             "set back",
             "envelope",
             "change",
+        ],
+    );
+}
+
+#[test]
+fn kvm_frame_corpus() {
+    replay(
+        "kvm_frame",
+        kvm_frame,
+        &[
+            "damaged",
+            "too long",
+            "version",
+            "fields",
+            "frame",
+            "hello",
+            "welcome",
+            "to an LMC",
+            "from an LMC",
+            "keys",
+            "select",
+            "selected",
+            "console",
+            "screen",
+        ],
+    );
+}
+
+#[test]
+fn kvm_telnet_corpus() {
+    replay("kvm_telnet", kvm_telnet, &["data", "answer", "break", "set", "for ever"]);
+}
+
+#[test]
+fn kvm_hotkey_corpus() {
+    replay(
+        "kvm_hotkey",
+        kvm_hotkey,
+        &["passed", "swallowed", "named", "next", "previous", "command"],
+    );
+}
+
+#[test]
+fn kvm_control_corpus() {
+    replay(
+        "kvm_control",
+        kvm_control,
+        &[
+            "session",
+            "up",
+            "down",
+            "coupled",
+            "uncoupled",
+            "keys",
+            "typed",
+            "console",
+            "gap",
+            "break",
+            "line",
+            "pointer",
+            "power",
+            "not coupled",
         ],
     );
 }
