@@ -20,6 +20,9 @@ pub struct Attach {
     /// How.
     #[serde(default)]
     pub mode: Mode,
+    /// Whether it is never to write, whatever it says later: of one who is let in to look.
+    #[serde(default)]
+    pub read_only: bool,
     /// Who, for others to see.
     #[serde(default)]
     pub who: String,

@@ -71,7 +71,8 @@ pub async fn sit(what: What, blade: Option<String>, args: &AttachArgs) -> anyhow
         _ => Mode::Write,
     };
     let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
-    let attach = Attach { what, blade, mode, who: user, replay: 20, size: size() };
+    let attach =
+        Attach { what, blade, mode, read_only: false, who: user, replay: 20, size: size() };
     let session = Session::open(&args.socket, &attach).await?;
     let Attached { blade, writes, .. } = &session.attached;
     let place = match what {

@@ -49,7 +49,7 @@ note "ssh console-blade2@rmm"
 type_later '3\r' '\r' '\005c.' | timeout 60 bash -c "$(declare -f by_ssh); by_ssh writes anna" >menu.log
 has 'blade3 login:' menu.log || fail "menu by SSH: $(cat menu.log)"
 note "ssh anna@rmm, and 3 in the menu"
-type_later 'x' '\005c.' | timeout 60 bash -c "$(declare -f by_ssh); by_ssh looks console-blade1" >looks.log
+type_later '\005cf' 'x' '\005c.' | timeout 60 bash -c "$(declare -f by_ssh); by_ssh looks console-blade1" >looks.log
 has 'you only look' looks.log || fail "a reader may write: $(cat looks.log)"
 note "a reader only looks"
 check "a stranger is not let in" bash -c "$(declare -f by_ssh); ! by_ssh stranger console-blade1"

@@ -39,6 +39,8 @@ pub struct Viewer {
     pub what: What,
     /// Who.
     pub who: String,
+    /// Whether it may write at all.
+    pub may_write: bool,
     /// Whether what it types goes there.
     pub writes: bool,
     /// Finds commands; a program that speaks RFC 2217 has none.
@@ -98,7 +100,8 @@ impl Viewer {
     /// Says once that what it types goes nowhere.
     pub fn refuse_input(&mut self) {
         if !std::mem::replace(&mut self.told, true) {
-            self.notice("you only look; ^Ecf takes the keyboard");
+            let how = if self.may_write { "; ^Ecf takes the keyboard" } else { "" };
+            self.notice(format!("you only look{how}"));
         }
     }
 
@@ -133,6 +136,8 @@ pub struct Newcomer {
     pub what: What,
     /// How.
     pub mode: Mode,
+    /// Whether it may write at all.
+    pub may_write: bool,
     /// Who.
     pub who: String,
     /// Whether commands are found in what it types.
@@ -152,7 +157,7 @@ impl Hub {
         if self.viewers.len() >= MOST_VIEWERS {
             return Err(format!("there are {MOST_VIEWERS} sessions already"));
         }
-        let Newcomer { blade, what, mode, who, commands, size, out } = newcomer;
+        let Newcomer { blade, what, mode, may_write, who, commands, size, out } = newcomer;
         let (columns, rows) = if size.0 == 0 || size.1 == 0 { (80, 25) } else { size };
         let terminal = (what == What::Screen).then(|| Terminal::new(columns, rows));
         self.next += 1;
@@ -160,6 +165,7 @@ impl Hub {
             blade,
             what,
             who: who.chars().filter(|c| !c.is_control()).take(64).collect(),
+            may_write,
             writes: false,
             escape: commands.then(Escape::default),
             terminal,
@@ -177,6 +183,7 @@ impl Hub {
     /// Lets a viewer write, or only look; whoever loses the keyboard is told by whom.
     pub fn set_mode(&mut self, id: u64, mode: Mode) {
         let Some(viewer) = self.viewers.get(&id) else { return };
+        let mode = if viewer.may_write { mode } else { Mode::Spy };
         let (what, blade, who) = (viewer.what, viewer.blade, viewer.who.clone());
         let same =
             |other: &Viewer| other.what == what && (what == What::Screen || other.blade == blade);
@@ -260,6 +267,7 @@ mod tests {
             blade,
             what: What::Console,
             mode,
+            may_write: who != "eve",
             who: who.into(),
             commands: true,
             size: (0, 0),
@@ -282,6 +290,16 @@ mod tests {
         assert_eq!(hub.who(anna), "anna, ben (writes)");
         hub.said(Addr::blade(1).unwrap(), b"hello");
         assert_eq!(at_ben.try_recv(), Ok(Piece::Data(b"hello".to_vec())));
+    }
+
+    #[test]
+    fn who_may_only_look_takes_nothing() {
+        let mut hub = Hub::default();
+        let (anna, _at_anna) = newcomer("anna", Mode::Write);
+        let (eve, _at_eve) = newcomer("eve", Mode::Force);
+        let (anna, eve) = (hub.add(anna, 0).unwrap(), hub.add(eve, 0).unwrap());
+        hub.set_mode(eve, Mode::Force);
+        assert!(hub.viewers[&anna].writes && !hub.viewers[&eve].writes);
     }
 
     #[test]

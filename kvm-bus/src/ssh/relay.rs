@@ -50,10 +50,10 @@ impl Relay {
                 None => return Ok(()),
             },
         };
-        let mode = if self.person.spy { Mode::Spy } else { Mode::Write };
         let who = format!("{} (ssh)", self.person.who);
         let size = *self.size.borrow_and_update();
-        let attach = Attach { what, blade, mode, who, replay: 20, size };
+        let read_only = self.person.spy;
+        let attach = Attach { what, blade, mode: Mode::Write, read_only, who, replay: 20, size };
         let session = Session::open(&self.console_socket, &attach).await?;
         let how = if session.attached.writes { "" } else { ", only looking" };
         let blade = printable(session.attached.blade.as_deref().unwrap_or("nobody")).into_owned();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use daemon_kit::control::{Policy, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -21,6 +21,8 @@ use crate::shell::hub::{Newcomer, Piece, WAITING};
 use crate::telnet::{Telnet, Wish};
 use crate::wire::ConsoleSettings;
 
+/// Connections at once: a few more than there may be viewers.
+const CONNECTIONS: usize = 272;
 /// Time for the first line.
 const FIRST: Duration = Duration::from_secs(10);
 /// A peer that takes nothing for so long is gone.
@@ -37,12 +39,16 @@ pub(super) fn listen(path: &Path, door: mpsc::Sender<Request>) -> io::Result<()>
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     let policy = Arc::new(Policy::system());
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    // Without a place the connection is dropped.
+                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                     let (door, policy) = (door.clone(), Arc::clone(&policy));
                     tokio::spawn(async move {
+                        let _place = place;
                         if let Err(error) = serve(stream, &policy, &door).await {
                             tracing::debug!(%error, "a console session ended");
                         }
@@ -115,13 +121,13 @@ async fn admit(
     door: &mpsc::Sender<Request>,
 ) -> Result<(Attached, u64, mpsc::Receiver<Piece>), String> {
     let asked: Attach = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    // Who may read only looks.
-    let mode = if role == Role::Changer { asked.mode } else { Mode::Spy };
+    let may_write = role == Role::Changer && !asked.read_only;
     let (out, pieces) = mpsc::channel(WAITING);
     let newcomer = Newcomer {
         blade: None,
         what: asked.what,
-        mode,
+        mode: if may_write { asked.mode } else { Mode::Spy },
+        may_write,
         who: asked.who,
         commands: true,
         size: asked.size,
@@ -222,6 +228,7 @@ async fn serve_telnet(
         blade: None,
         what: What::Console,
         mode: Mode::Write,
+        may_write: true,
         who: format!("telnet {peer}"),
         // A program may send any bytes.
         commands: false,

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::clock::{Clock, random};
-use super::hub::{Hub, Newcomer};
+use super::hub::{Hub, Newcomer, Viewer};
 use super::line::{Line, Told};
 use super::log::Log;
 use crate::attach::{Attached, Mode};
@@ -261,22 +261,11 @@ impl Daemon {
             // Whoever held a key there holds it no more.
             self.rmm.release_keys(self.clock.now());
         }
-        let next = self.hub.viewers.iter().find(|(_, other)| {
-            viewer.writes && other.what == viewer.what && other.blade == viewer.blade
-        });
-        if let Some((_, next)) = next {
-            let _ = next;
-            let free: Vec<_> = self
-                .hub
-                .viewers
-                .iter()
-                .filter(|(_, other)| other.what == viewer.what && other.blade == viewer.blade)
-                .map(|(id, _)| *id)
-                .collect();
-            for id in free {
-                if let Some(other) = self.hub.viewers.get_mut(&id) {
-                    other.notice(format!("{} has left the keyboard; ^Eca takes it", viewer.who));
-                }
+        if viewer.writes {
+            let same =
+                |other: &&mut Viewer| other.what == viewer.what && other.blade == viewer.blade;
+            for other in self.hub.viewers.values_mut().filter(same) {
+                other.notice(format!("{} has left the keyboard; ^Eca takes it", viewer.who));
             }
         }
     }
