@@ -8,7 +8,7 @@ use kvm_bus::core::lmc::{Action, Lmc};
 use kvm_bus::core::rmm::{By, Event, Rmm};
 use kvm_bus::core::screen::Screen;
 use kvm_bus::core::slave::Slave;
-use kvm_bus::wire::{Addr, ConsoleSettings, Sources};
+use kvm_bus::wire::{Addr, ConsoleSettings, Decoder, Kind, Sources};
 use seeds::{Failure, Figures, Rng};
 
 use crate::bus::{Line, Noise};
@@ -57,6 +57,9 @@ pub struct World {
     next_fault: Micros,
     next_work: Micros,
     couple_next: Micros,
+    /// Choices as they were told, to be told once more when all is quiet.
+    choices: Vec<Vec<u8>>,
+    told_again: bool,
 }
 
 impl World {
@@ -133,6 +136,8 @@ impl World {
             next_fault: 3 * SECOND,
             next_work: SECOND,
             couple_next: 2 * SECOND,
+            choices: vec![],
+            told_again: false,
             rng,
         }
     }
@@ -161,10 +166,25 @@ impl World {
             self.act()?;
             self.transmit();
             self.keys.check(self.now)?;
-            let next = self.next_moment();
-            self.now = next;
+            if self.now > WELL - 2 * SECOND && !self.told_again {
+                self.tell_again()?;
+            }
+            self.now = self.next_moment();
         }
         self.all_is_well()
+    }
+
+    /// Somebody sends all that was ever chosen once more: nothing may come of it.
+    fn tell_again(&mut self) -> Result<(), String> {
+        self.told_again = true;
+        self.say(|| "old choices are told again".to_owned());
+        for bytes in std::mem::take(&mut self.choices) {
+            for lmc in self.blades.iter_mut().filter_map(|blade| blade.lmc.as_mut()) {
+                lmc.receive(self.now, 0, &bytes);
+            }
+            self.act()?;
+        }
+        Ok(())
     }
 
     fn next_moment(&mut self) -> Micros {
@@ -317,7 +337,9 @@ impl World {
             if !quiet {
                 // Half of what the slowest line carries, and at times much at once.
                 let much = self.rng.permille(3);
-                let count = if much { self.rng.between(1000, 20_000) } else { self.rng.below(200) };
+                // More than an LMC keeps, where a line is fast enough to catch up.
+                let most = if self.lines[0][0].baud > 500_000 { 90_000 } else { 20_000 };
+                let count = if much { self.rng.between(1000, most) } else { self.rng.below(200) };
                 let bytes: Vec<u8> = (blade.said..blade.said + count)
                     .map(|at| said(blade.slot, blade.life, at))
                     .collect();
@@ -531,13 +553,17 @@ impl World {
 
     fn transmit(&mut self) {
         let (now, last) = (self.now, self.blades.len());
-        let Self { lines, control, blades, rmm, rng, far_end, .. } = self;
+        let Self { lines, control, blades, rmm, rng, far_end, choices, .. } = self;
         for (at, [down, up]) in lines.iter_mut().enumerate() {
             if down.is_free(now) {
                 let bytes = match at {
                     0 => rmm.as_mut().and_then(|rmm| rmm.mux().next(0)),
                     at => blades[at - 1].lmc.as_mut().and_then(|lmc| lmc.mux().next(1)),
                 };
+                let is_choice = |bytes: &Vec<u8>| {
+                    Decoder::default().feed(bytes).iter().any(|frame| frame.kind == Kind::Select)
+                };
+                choices.extend(bytes.clone().filter(|bytes| at == 0 && is_choice(bytes)));
                 bytes.into_iter().for_each(|bytes| down.send(now, bytes, rng));
             }
             if up.is_free(now) {
@@ -583,6 +609,12 @@ impl World {
             }
         }
         let coupled = rmm.coupled().ok_or("the last choice did not couple its blade")?;
+        for blade in &self.blades {
+            let by = blade.lmc.as_ref().and_then(Lmc::coupled_by);
+            if by.is_some() != (blade.slot == coupled.byte()) {
+                return Err(format!("{coupled} is coupled, and slot {} is by {by:?}", blade.slot));
+            }
+        }
         let blade = self.blades.iter().find(|b| b.slot == coupled.byte()).ok_or("no blade")?;
         if rmm.screen(coupled) != Some(&blade.screen) {
             return Err(format!("the screen of {coupled} is not what it shows"));
