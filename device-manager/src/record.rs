@@ -54,6 +54,9 @@ impl fmt::Display for Machine {
     }
 }
 
+/// Greatest epoch of a unit: it is half of the number of a lease. A program that starts every second comes to it in 68 years.
+pub const MAX_EPOCH: u64 = (1 << 31) - 1;
+
 /// When something was said, by the unit that said it. Only `epoch` and `seq` decide what is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -66,6 +69,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Whether a unit can have said it.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.epoch <= MAX_EPOCH
+    }
+
     /// What decides.
     #[must_use]
     pub fn order(&self) -> (u64, u64) {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::pattern::Pattern;
-use crate::record::{Device, DeviceId, Holder, MAX_FUNCTIONS, MAX_TEXT, Machine, Stamp};
+use crate::record::{Device, DeviceId, Holder, MAX_EPOCH, MAX_FUNCTIONS, MAX_TEXT, Machine, Stamp};
 
 /// Spoken by this release.
 pub const VERSION: u8 = 1;
@@ -325,7 +325,8 @@ fn device(device: &Device) -> bool {
     let count =
         (1..=MAX_FUNCTIONS).contains(&device.functions.len()) && f.types.len() <= MAX_FUNCTIONS;
     let types = f.types.iter().all(|kind| texts(&[kind]));
-    count && functions && parts && types && texts(&all.map(String::as_str))
+    let stamp = device.stamp.is_bounded();
+    stamp && count && functions && parts && types && texts(&all.map(String::as_str))
 }
 
 fn refusal(refusal: &Refusal) -> bool {
@@ -352,10 +353,13 @@ impl Bounded for Device {
 impl Bounded for FromUnit {
     fn is_bounded(&self) -> bool {
         match self {
-            Self::Hello { addresses, .. } => addresses.len() <= MAX_ADDRESSES,
+            Self::Hello { addresses, stamp } => {
+                addresses.len() <= MAX_ADDRESSES && stamp.is_bounded()
+            }
             Self::Device(told) => device(told),
             Self::Answer(_, told) => answer(told),
-            Self::Gone(..) | Self::Complete | Self::Beat(_) => true,
+            Self::Gone(_, stamp) => stamp.is_bounded(),
+            Self::Complete | Self::Beat(_) => true,
         }
     }
 }
@@ -365,7 +369,8 @@ impl Bounded for ToUnit {
         match self {
             Self::Lease(_, wanted, _) => holder(&wanted.holder),
             Self::Revoke(_, why) => texts(&[why]),
-            Self::Welcome { .. } | Self::Beat(_) | Self::Elsewhere => true,
+            Self::Welcome { newest, .. } => newest.is_none_or(|newest| newest.0 <= MAX_EPOCH),
+            Self::Beat(_) | Self::Elsewhere => true,
         }
     }
 }
@@ -377,8 +382,13 @@ impl Bounded for Peer {
             Self::Want(_, wanted) => holder(&wanted.holder),
             Self::Answer(_, told) => answer(told),
             Self::End { by, .. } => holder(by),
-            Self::Seen(seen) => seen.len() <= MAX_SEEN,
-            Self::Units(units) => units.len() <= MAX_SEEN,
+            Self::Owner(_, stamp) | Self::Lost(_, stamp) => stamp.is_bounded(),
+            Self::Seen(seen) => {
+                seen.len() <= MAX_SEEN && seen.iter().all(|(_, newest)| newest.0 <= MAX_EPOCH)
+            }
+            Self::Units(units) => {
+                units.len() <= MAX_SEEN && units.iter().all(|(_, stamp)| stamp.is_bounded())
+            }
             Self::Has(_, ids) => ids.len() <= MAX_HITS,
             _ => true,
         }

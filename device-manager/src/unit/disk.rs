@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::core::Stored;
+use crate::record::MAX_EPOCH;
 
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(at(&self.epoch)(error)),
         };
-        let next: u64 = last + 1;
+        let next = u64::min(last, MAX_EPOCH - 1) + 1;
         self.set_epoch(next)?;
         Ok(next)
     }

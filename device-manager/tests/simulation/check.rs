@@ -204,6 +204,11 @@ impl World {
                     }
                 }
             }
+            for lease in core.leases().filter(|lease| lease.is_carried()) {
+                if !side.paths.values().any(|no| *no == lease.info.no) {
+                    broken = Some(format!("u{at}: nothing carries lease {}", lease.info.no));
+                }
+            }
             for lease in core.leases() {
                 let same = |other: &&device_manager::unit::core::Lease| {
                     other.device == lease.device
@@ -270,11 +275,6 @@ impl World {
                         side.name,
                         core.devices().count()
                     ));
-                }
-            }
-            for lease in core.leases().filter(|lease| lease.is_carried()) {
-                if !side.paths.values().any(|no| *no == lease.info.no) {
-                    wrong.push(format!("{}: nothing carries lease {}", side.name, lease.info.no));
                 }
             }
             for lease in core.leases() {

@@ -2,7 +2,7 @@
 //! A unit's one manager: found, kept, and changed when it is silent or gone.
 
 use super::{Action, BEAT, CONNECT, ConnId, Micros, Note, PAUSE, SILENCE, Unit};
-use crate::record::Machine;
+use crate::record::{MAX_EPOCH, Machine};
 use crate::wire::{Beat, FromUnit, ToUnit};
 
 /// Where it stands.
@@ -139,7 +139,7 @@ impl Unit {
     /// disk was set back, and nobody would believe it.
     fn welcomed(&mut self, now: Micros, newest: Option<(u64, u64)>) {
         if newest.is_some_and(|newest| newest > (self.epoch, self.seq)) {
-            let epoch = newest.map_or(0, |newest| newest.0) + 1;
+            let epoch = newest.map_or(0, |newest| newest.0.saturating_add(1)).min(MAX_EPOCH);
             self.leave(now, "");
             self.link = Link::Seeking { at: Micros::MAX };
             if self.raising.is_none() {

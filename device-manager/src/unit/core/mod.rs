@@ -288,7 +288,7 @@ impl Unit {
     /// Greater than all before, in earlier lives too: those have lower epochs.
     fn number(&mut self) -> u64 {
         self.numbers += 1;
-        (self.epoch << 24) | self.numbers
+        (self.epoch << 32) | self.numbers
     }
 
     /// Tells the manager of a device as it is now.

@@ -88,7 +88,7 @@ pub fn write() {
     // The first number that a unit gives in its third life.
     let lease = ToUnit::Lease(
         1,
-        Wanted { device: device().id, ..wanted((3 << 24) + 1) },
+        Wanted { device: device().id, ..wanted((3 << 32) + 1) },
         LeaseTerms { limit_s: Some(9) },
     );
     seed("lease", "leased", &entry(2, &lease.encode()));
