@@ -26,7 +26,7 @@ impl World {
     pub fn fault(&mut self) {
         let unit = self.rng.index(self.units.len());
         let manager = self.rng.index(self.managers.len());
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0 if self.managers[manager].core.is_none() => self.start_manager(manager),
             0 if !self.set_back => {
                 self.count("manager killed");
@@ -112,6 +112,12 @@ impl World {
                 self.count("paths lost");
                 self.units[unit].paths.remove(&path);
                 self.unit(unit, Event::Cut(no));
+            }
+            11 => {
+                let other = self.rng.index(self.managers.len());
+                let until = self.now + self.rng.between(SECOND, 5 * SECOND);
+                self.count("links between managers lost");
+                self.lossy = Some((manager, other, until));
             }
             9 => {
                 let at = self.rng.index(self.services.len());

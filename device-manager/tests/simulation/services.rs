@@ -100,7 +100,7 @@ impl World {
 
     fn want(&mut self, at: usize) {
         let told: Vec<DeviceId> = self.services[at].told.keys().copied().collect();
-        if told.is_empty() || !self.rng.permille(500) {
+        if told.is_empty() || self.lazy || !self.rng.permille(500) {
             return;
         }
         let (device, no, now) = (*self.rng.pick(&told), self.number(), self.now);

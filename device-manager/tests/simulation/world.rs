@@ -130,6 +130,10 @@ pub struct World {
     pub counts: Figures,
     pub log: Option<Vec<String>>,
     pub set_back: bool,
+    /// Nobody wants anything: what is not told again once is not told at all.
+    pub lazy: bool,
+    /// A pair of managers between which nothing arrives until then, without a word.
+    pub lossy: Option<(usize, usize, Micros)>,
     pub broken: Option<String>,
 }
 
@@ -175,6 +179,8 @@ impl World {
             log: logging.then(Vec::new),
             // Then no manager forgets what it knows.
             set_back: rng.permille(300),
+            lazy: rng.permille(250),
+            lossy: None,
             broken: None,
             rng,
         };
@@ -237,6 +243,7 @@ impl World {
             "services vanished",
             "strangers",
             "links of holders cut",
+            "links between managers lost",
             "messages between managers lost",
             "units changed over",
             "finders forwarded",
@@ -313,6 +320,7 @@ impl World {
     }
 
     pub fn start_unit(&mut self, at: usize) {
+        let kept: Vec<Stored>;
         let life = {
             let side = &mut self.units[at];
             side.life += 1;
@@ -334,6 +342,7 @@ impl World {
                 addresses: vec![],
             };
             let restored = std::mem::take(&mut side.stored);
+            kept = restored.iter().filter(|s| s.info.in_use).cloned().collect();
             let count = restored.len() as u64;
             side.core = Some(Unit::new(options, restored, self.now, 0));
             *self.counts.entry("restored leases").or_default() += count;
@@ -342,6 +351,16 @@ impl World {
         let all = self.units[at].plugged.values().cloned().collect();
         let names = self.managers.iter().map(|m| m.name.clone()).collect();
         self.unit(at, unit::Event::Inventory(all));
+        for lease in kept.into_iter().filter(|lease| lease.expires > self.now) {
+            let side = &self.units[at];
+            let there = side.plugged.values().any(|found| *found == lease.found);
+            let goes_on =
+                side.core.iter().flat_map(Unit::leases).any(|l| l.info.no == lease.info.no);
+            if there && !goes_on {
+                self.broken =
+                    Some(format!("u{at}: lease {} is forgotten, and data flow", lease.info.no));
+            }
+        }
         self.unit(at, unit::Event::Managers(names));
         self.after(self.now, Due::UnitTick(at, life));
     }
@@ -539,7 +558,10 @@ impl World {
     fn send(&mut self, from: usize, to: usize, message: Numbered) {
         let Some(session) = self.managers[from].met.get(&to).copied() else { return };
         // A link that ended, and was made again.
-        if self.now < STORM && self.rng.permille(4) {
+        let lossy = self.lossy.is_some_and(|(one, two, until)| {
+            self.now < until && (one.min(two), one.max(two)) == (from.min(to), from.max(to))
+        });
+        if lossy || (self.now < STORM && self.rng.permille(4)) {
             return self.count("messages between managers lost");
         }
         let when = self.in_order((from, to, false));
