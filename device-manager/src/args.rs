@@ -163,16 +163,24 @@ pub struct AskArgs {
 
 /// Where keys and folders are.
 #[derive(Debug, Clone, Args)]
-pub struct PlaceArgs {
+pub struct RootArgs {
     /// Use etc, var and run below this folder instead
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// The group's list
-    #[arg(long, value_name = "FILE", default_value = group::list::PATH)]
-    pub list: PathBuf,
     /// Log more; twice for the most
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// Where keys, folders and the group are.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// Keys and folders.
+    #[command(flatten)]
+    pub root: RootArgs,
+    /// The group's list
+    #[arg(long, value_name = "FILE", default_value = group::list::PATH)]
+    pub list: PathBuf,
 }
 
 /// Of the manager.
@@ -237,7 +245,7 @@ pub struct HoldArgs {
     pub socket: PathBuf,
     /// Where things are.
     #[command(flatten)]
-    pub places: PlaceArgs,
+    pub places: RootArgs,
     /// The helper's socket
     #[arg(long, value_name = "PATH", default_value = crate::helper::SOCKET)]
     pub helper: PathBuf,

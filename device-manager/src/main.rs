@@ -60,8 +60,8 @@ fn runtime(root: Option<&Path>, name: &str) -> PathBuf {
 async fn act(command: Command) -> anyhow::Result<()> {
     let text = match command {
         Command::Serve(args) => {
-            logging::init(PROGRAM, args.places.verbose)?;
-            let root = args.places.root;
+            logging::init(PROGRAM, args.places.root.verbose)?;
+            let root = args.places.root.root;
             return manager::run::run(manager::run::Paths {
                 config: args.config.config,
                 list: args.places.list,
@@ -72,8 +72,8 @@ async fn act(command: Command) -> anyhow::Result<()> {
             .await;
         }
         Command::Unit(args) => {
-            logging::init("device-manager-unit", args.places.verbose)?;
-            let root = args.places.root;
+            logging::init("device-manager-unit", args.places.root.verbose)?;
+            let root = args.places.root.root;
             return unit::run::run(unit::run::Paths {
                 config: args.config.config,
                 list: args.places.list,
