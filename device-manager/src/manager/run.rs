@@ -75,10 +75,20 @@ enum Happened {
     Clock(i64, u64),
 }
 
+#[derive(Default)]
 struct PeerConn {
-    out: mpsc::Sender<Peer>,
+    out: Option<mpsc::Sender<Peer>>,
+    sending: Option<AbortHandle>,
     incoming: Incoming,
     asked: Option<Instant>,
+}
+
+impl Drop for PeerConn {
+    fn drop(&mut self) {
+        if let Some(sending) = &self.sending {
+            sending.abort();
+        }
+    }
 }
 
 struct UnitConn {
@@ -243,14 +253,12 @@ impl Shell {
     fn begin(&mut self, peer: Machine) {
         let (out, messages) = mpsc::channel(MAX_TO_PEER);
         let sending = send_all(self.group.clone(), peer.clone(), messages, self.happened.clone());
-        tokio::spawn(sending);
-        match self.peers.get_mut(&peer) {
-            Some(conn) => conn.out = out,
-            None => {
-                let conn = PeerConn { out, incoming: Incoming::default(), asked: None };
-                self.peers.insert(peer.clone(), conn);
-            }
+        let conn = self.peers.entry(peer.clone()).or_default();
+        // What it was to be told before is told anew, and must not come in between.
+        if let Some(old) = conn.sending.replace(tokio::spawn(sending).abort_handle()) {
+            old.abort();
         }
+        conn.out = Some(out);
         self.tell(Event::PeerHere(peer));
     }
 
@@ -415,8 +423,9 @@ impl Shell {
                     }
                     Action::Close(conn) => self.close(conn),
                     Action::ToPeer(peer, message) => {
-                        if let Some(conn) = self.peers.get(&peer)
-                            && conn.out.try_send(message).is_err()
+                        let out = self.peers.get(&peer).and_then(|conn| conn.out.as_ref());
+                        if let Some(out) = out
+                            && out.try_send(message).is_err()
                         {
                             tracing::warn!(%peer, "it does not keep up");
                         }
