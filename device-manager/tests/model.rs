@@ -388,8 +388,7 @@ fn explore(left: Budget, most: usize) -> (usize, usize, bool) {
             let mut path = path.clone();
             path.push(step);
             if let Some(wrong) = &next.wrong {
-                // As `tests/mutants` looks for what was found.
-                panic!("seed 0: {wrong}, after {path:#?}");
+                panic!("{wrong}, after {path:#?}");
             }
             if seen.insert(next.key()) {
                 open.push_back((next, path));
