@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 150
+# limit: 240
 # Four machines in namespaces: a disk, a serial adapter and a keyboard of one are found, leased and used on others, through the manager of a
 # third. Who has it, who waits, and who may not are told.
 # shellcheck source=lib.sh source-path=SCRIPTDIR

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 180
+# limit: 240
 # Devices of another machine while managers are killed, the network falls silent, and a device is pulled out, plugged in elsewhere and swapped.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 150
+# limit: 240
 # profile: full
 # Units and holders are killed while data flow; a mounted disk, another device, forged descriptors, and nonsense at all ports.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
