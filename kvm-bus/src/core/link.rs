@@ -12,8 +12,16 @@ const BEAT: Micros = ms(1000);
 pub const DEAD_COUPLED: Micros = ms(2000);
 /// The same of a blade that is not coupled, whose keys are up anyway.
 pub const DEAD: Micros = ms(6000);
+/// Later than this a timer is seen to be late.
+const LATE: Micros = ms(200);
 /// How long an acknowledgement waits for others, unless something is missing.
 const ACK_DELAY: Micros = ms(5);
+
+/// By how much this end was late, if what was due then is done only now. Nothing if it is not worth mentioning.
+#[must_use]
+pub fn lateness(now: Micros, due: Micros) -> Option<Micros> {
+    now.checked_sub(due).filter(|late| *late > LATE)
+}
 
 /// Which of the round trips is that of a class.
 fn behind(class: Class) -> usize {
@@ -102,6 +110,11 @@ impl Link {
     #[must_use]
     pub fn heard(&self) -> Micros {
         self.heard
+    }
+
+    /// This end was late by so much, and has not read yet what came meanwhile: that is no silence of the peer.
+    pub fn forgive(&mut self, now: Micros, late: Micros) {
+        self.heard = (self.heard + late).min(now);
     }
 
     /// While the blade is coupled both ends give more signs of life, and miss them sooner.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::console::Ring;
 use super::keys::Pressed;
+use super::link::lateness;
 use super::mux::{Mux, PORTS, Port};
 use super::screen::Screen;
 use super::{Micros, ms};
@@ -177,6 +178,9 @@ impl Lmc {
 
     /// Time passes.
     pub fn tick(&mut self, now: Micros) {
+        if let Some(late) = lateness(now, self.wake()) {
+            self.sessions.values_mut().for_each(|session| session.forgive(now, late));
+        }
         let dead = |(rmm, session): (&Addr, &Session)| session.is_dead(now).then_some(*rmm);
         let dead: Vec<_> = self.sessions.iter().filter_map(dead).collect();
         for rmm in dead {

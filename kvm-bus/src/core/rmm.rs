@@ -7,7 +7,7 @@ mod choice;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::keys::Pressed;
-use super::link::Link;
+use super::link::{Link, lateness};
 use super::mux::{Mux, PORTS, Port};
 use super::screen::Screen;
 use super::{Micros, ms};
@@ -151,6 +151,10 @@ impl Rmm {
 
     /// Time passes.
     pub fn tick(&mut self, now: Micros) {
+        if let Some(late) = lateness(now, self.wake()).filter(|_| self.beat_at > 0) {
+            let links = self.blades.values_mut().filter_map(|blade| blade.link.as_mut());
+            links.for_each(|link| link.forgive(now, late));
+        }
         if self.beat_at <= now {
             self.beat_at = now + BEAT_EVERY;
             let addr = self.mux.addr();

@@ -24,6 +24,12 @@ impl Clock {
         self.0.elapsed().as_micros() as Micros
     }
 
+    /// Whether that time has passed long enough ago that it is not only just being noticed.
+    #[must_use]
+    pub fn is_overdue(&self, time: Micros) -> bool {
+        self.now() > time.saturating_add(50_000)
+    }
+
     /// When it will be that time; no later than in a second, so that a clock of a core is never far off.
     #[must_use]
     pub fn at(&self, time: Micros) -> Instant {

@@ -111,6 +111,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     loop {
         let wake = daemon.clock.at(daemon.lmc.wake());
         tokio::select! {
+            // What came is read before it is decided that nothing came.
+            biased;
             signal = signals.next() => if signal == Signal::Stop { break },
             _ = tick.tick() => {
                 daemon.publish();
@@ -123,6 +125,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
                 daemon.lmc.power_done(daemon.clock.now(), rmm, id, done);
             }
             () = tokio::time::sleep_until(wake) => daemon.lmc.tick(daemon.clock.now()),
+        }
+        // A line that floods is not to keep everything else from happening.
+        if daemon.clock.is_overdue(daemon.lmc.wake()) {
+            daemon.lmc.tick(daemon.clock.now());
         }
         daemon.act();
         daemon.transmit();

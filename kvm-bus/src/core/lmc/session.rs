@@ -70,6 +70,12 @@ impl Session {
         self.link.as_ref().is_some_and(|link| link.is_dead(now))
     }
 
+    pub(super) fn forgive(&mut self, now: Micros, late: Micros) {
+        if let Some(link) = &mut self.link {
+            link.forgive(now, late);
+        }
+    }
+
     pub(super) fn wake(&self) -> Micros {
         self.link.as_ref().map_or(Micros::MAX, Link::wake)
     }

@@ -125,10 +125,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     loop {
         let wake = daemon.clock.at(daemon.rmm.wake()).min(Instant::now() + daemon.look());
         tokio::select! {
+            // What came is read before it is decided that nothing came.
+            biased;
             signal = signals.next() => if signal == Signal::Stop { break },
             Some((line, told)) = daemon.told.recv() => daemon.line(line, told),
             Some(request) = daemon.requests.recv() => daemon.request(request),
             () = tokio::time::sleep_until(wake) => daemon.tick(),
+        }
+        // A line that floods is not to keep everything else from happening.
+        if daemon.clock.is_overdue(daemon.rmm.wake()) {
+            daemon.tick();
         }
         daemon.act();
         daemon.transmit();
