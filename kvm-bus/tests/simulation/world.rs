@@ -313,7 +313,7 @@ impl World {
         if self.rmm.take().is_none() {
             return;
         }
-        self.rmm_back_at = self.now + self.rng.between(SECOND / 100, 5 * SECOND);
+        self.rmm_back_at = self.now + self.rng.between(SECOND / 100, 9 * SECOND);
         self.known.clear();
         for blade in &mut self.blades {
             blade.streams.input_lost();
