@@ -135,6 +135,7 @@ impl Rmm {
                 self.local(now, frame);
             }
         }
+        self.choose(now);
         self.pump(now);
     }
 

@@ -11,7 +11,7 @@ use kernel_abi::tty_lines;
 use nix::fcntl::OFlag;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_serial::{SerialPort, SerialPortBuilderExt, SerialStream};
+use tokio_serial::{ClearBuffer, SerialPort, SerialPortBuilderExt, SerialStream};
 
 /// Speed that sockets are taken to have, bits per second.
 pub const SOCKET_BAUD: u32 = 10_000_000;
@@ -139,6 +139,15 @@ impl Stream {
             Self::Tcp(tcp) => tty_lines::unsent(tcp.as_fd())? <= SOCKET_AHEAD,
             Self::Unix(unix) => tty_lines::unsent(unix.as_fd())? <= SOCKET_AHEAD,
         })
+    }
+}
+
+impl Drop for Stream {
+    /// The kernel would wait for half a minute for what nobody takes.
+    fn drop(&mut self) {
+        if let Self::Tty(tty, ..) = self {
+            let _ = tty.clear(ClearBuffer::Output);
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Choice {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// Waits for the one before.
-    Releasing { old: Addr, number: u32, told: bool },
+    Releasing { old: Addr, number: u32, up: bool, told: bool },
     /// Tells all.
     Telling { again: Micros, until: Micros },
 }
@@ -67,7 +67,7 @@ impl Rmm {
         self.keys.clear();
         self.pressed = Pressed::default();
         let step = match old {
-            Some((old, number)) => Step::Releasing { old, number, told: false },
+            Some((old, number)) => Step::Releasing { old, number, up: false, told: false },
             None => Step::Telling { again: now, until: now + GIVEN_UP },
         };
         self.choice = Some(Choice { target, by, number, step, look_at: now });
@@ -79,7 +79,7 @@ impl Rmm {
         let Some(choice) = &mut self.choice else { return };
         choice.look_at = now + AGAIN;
         match choice.step {
-            Step::Releasing { old, number, told } => self.release(now, old, number, told),
+            Step::Releasing { old, number, up, told } => self.release(now, old, number, up, told),
             Step::Telling { again, until } if again <= now => {
                 let (target, number, by) = (choice.target, choice.number, choice.by);
                 if now >= until {
@@ -110,23 +110,21 @@ impl Rmm {
         }
     }
 
-    fn release(&mut self, now: Micros, old: Addr, number: u32, told: bool) {
+    fn release(&mut self, now: Micros, old: Addr, number: u32, up: bool, told: bool) {
         let blade = self.blades.get_mut(&old);
         let silent = blade.as_ref().map_or(0, |blade| blade.silent_since);
         match blade.and_then(|blade| blade.link.as_mut()) {
             Some(link) if !told => {
                 let mut out = vec![];
-                let up = Input::Keys { coupling: number, pressed: vec![] };
-                // Full windows: at the next tick.
-                if link.room(Class::Input) > 0 && link.room(Class::Control) > 0 {
-                    let _ = link.send(now, Class::Input, encode(&up), &mut out);
+                // Control goes before input: the end is told when the last keys were taken, so that none is overtaken.
+                if !up && link.room(Class::Input) > 0 {
+                    let none = Input::Keys { coupling: number, pressed: vec![] };
+                    let _ = link.send(now, Class::Input, encode(&none), &mut out);
+                    self.step(|step_up, _| *step_up = true);
+                } else if up && link.is_idle(Class::Input) && link.room(Class::Control) > 0 {
                     let release = encode(&ToLmc::Release { coupling: number });
                     let _ = link.send(now, Class::Control, release, &mut out);
-                    if let Some(Choice { step: Step::Releasing { told, .. }, .. }) =
-                        &mut self.choice
-                    {
-                        *told = true;
-                    }
+                    self.step(|_, step_told| *step_told = true);
                 }
                 for frame in out {
                     self.mux.send(now, frame);
@@ -136,6 +134,12 @@ impl Rmm {
             // It does not answer. When it has heard nothing of us for long enough it has let its keys go by itself.
             None if now >= silent + 2 * DEAD_COUPLED + ms(500) => self.tell_all(now),
             None => {}
+        }
+    }
+
+    fn step(&mut self, change: impl FnOnce(&mut bool, &mut bool)) {
+        if let Some(Choice { step: Step::Releasing { up, told, .. }, .. }) = &mut self.choice {
+            change(up, told);
         }
     }
 
@@ -213,7 +217,7 @@ impl Rmm {
                 target: None,
                 by: By::HotKey,
                 number: self.couplings,
-                step: Step::Releasing { old: addr, number, told: false },
+                step: Step::Releasing { old: addr, number, up: false, told: false },
                 look_at: 0,
             });
         }
