@@ -7,5 +7,8 @@
 
 modprobe -a bridge veth libcomposite usb_f_mass_storage usb_storage usbip-host vhci-hcd tls
 modprobe -r dummy_hcd || true
+# udev would start them for the controllers that are to be others' devices.
+systemctl mask --runtime --quiet usb-gadget-drive-agent@.service
+trap 'systemctl unmask --runtime --quiet usb-gadget-drive-agent@.service' EXIT
 modprobe dummy_hcd num=3 is_high_speed=1
 /mnt/tests/scenarios/device-rack managers silence unplug
