@@ -24,7 +24,10 @@ receiver=0 bus=none
 cp "$CONFIG" shipped.toml
 trap clean_up EXIT
 
-check "the package has started the daemon" monitor_is_active
+check "the package has enabled the daemon" systemctl is-enabled --quiet smbus-monitor
+# Scenarios of ipmi-mux have stopped it.
+systemctl start smbus-monitor
+wait_for 20 "it is started" monitor_is_active
 wait_for 5 "which watches this machine with nothing configured" value system/memory_total
 
 modprobe i2c-stub chip_addr=0x48,0x2c

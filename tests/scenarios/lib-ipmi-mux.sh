@@ -2,6 +2,9 @@
 # shellcheck shell=bash
 # What the scenarios of ipmi-mux have in common, beside lib.sh.
 
+# Its handle would be among those that are counted.
+systemctl stop smbus-monitor
+
 NODE=/dev/ipmi/1
 STATUS=/tmp/mux-status.json
 
