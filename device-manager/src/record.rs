@@ -54,7 +54,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Greatest epoch of a unit: it is half of the number of a lease. A program that starts every second comes to it in 68 years.
+/// Greatest epoch of a unit: it is half of the number of a lease. A program that starts every minute comes to it in thirty years.
 pub const MAX_EPOCH: u64 = (1 << 31) - 1;
 
 /// When something was said, by the unit that said it. Only `epoch` and `seq` decide what is newer.

@@ -48,8 +48,17 @@ impl Outgoing {
 }
 
 /// From a peer.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Incoming(Option<u64>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Incoming {
+    /// Nothing came.
+    #[default]
+    Nothing,
+    /// This number is next.
+    Next(u64),
+    /// Something is missing, and the peer was asked for all. What follows until it begins again is of no use, and asking for
+    /// each of that would be answered by all each time.
+    Asked,
+}
 
 /// What came of something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,22 +76,23 @@ pub enum Taken {
 impl Incoming {
     /// Takes what a peer sent.
     pub fn take(&mut self, numbered: Numbered) -> Taken {
-        match numbered {
-            Numbered::First(message) => {
-                self.0 = Some(1);
+        match (numbered, *self) {
+            (Numbered::First(message), _) => {
+                *self = Self::Next(1);
                 Taken::Message(message)
             }
-            Numbered::Next(number, message) if self.0 == Some(number) => {
-                self.0 = Some(number + 1);
+            (Numbered::Next(number, message), Self::Next(next)) if number == next => {
+                *self = Self::Next(number + 1);
                 Taken::Message(message)
             }
-            Numbered::Mark(number) if self.0 == Some(number) => Taken::Nothing,
-            Numbered::Next(..) | Numbered::Mark(_) => {
-                // Whatever follows is of no use until all is told again.
-                self.0 = None;
+            (Numbered::Mark(number), Self::Next(next)) if number == next => Taken::Nothing,
+            (Numbered::Next(..), Self::Asked) => Taken::Nothing,
+            // A mark comes now and then: that is when to ask again, should the first time be lost.
+            (Numbered::Next(..) | Numbered::Mark(_), _) => {
+                *self = Self::Asked;
                 Taken::Gap
             }
-            Numbered::Again => Taken::Again,
+            (Numbered::Again, _) => Taken::Again,
         }
     }
 }
@@ -101,7 +111,8 @@ mod tests {
         assert_eq!(into.take(all[0].clone()), Taken::Message(Box::new(message())));
         assert_eq!(into.take(Numbered::Mark(1)), Taken::Nothing);
         assert_eq!(into.take(all[2].clone()), Taken::Gap);
-        assert_eq!(into.take(all[3].clone()), Taken::Gap);
+        assert_eq!(into.take(all[3].clone()), Taken::Nothing, "it is asked for already");
+        assert_eq!(into.take(Numbered::Mark(4)), Taken::Gap, "the first wish may be lost");
         assert_eq!(
             into.take(Outgoing::default().number(message())),
             Taken::Message(Box::new(message()))

@@ -34,11 +34,12 @@ impl Disk {
         Self { epoch: state.join("epoch"), leases: runtime.join("leases.json") }
     }
 
-    /// The epoch of a new life: greater than all before, and on disk when this returns.
+    /// The epoch of a new life: greater than all before, and on disk when this returns. By a step that differs each time: two
+    /// lives that begin with the same disk, since it was set back, must not have the same.
     ///
     /// # Errors
     /// [`DiskError`]; a file that makes no sense is one, since a lower epoch would not be believed.
-    pub fn next_epoch(&self) -> Result<u64, DiskError> {
+    pub fn next_epoch(&self, step: u8) -> Result<u64, DiskError> {
         let last = match fs::read_to_string(&self.epoch) {
             Ok(text) => text
                 .trim()
@@ -47,7 +48,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(at(&self.epoch)(error)),
         };
-        let next = u64::min(last, MAX_EPOCH - 1) + 1;
+        let next = u64::min(last + 1 + u64::from(step), MAX_EPOCH);
         self.set_epoch(next)?;
         Ok(next)
     }
@@ -102,11 +103,11 @@ mod tests {
     fn epochs_rise_and_nonsense_is_not_taken_for_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::new(folder.path(), folder.path());
-        assert_eq!((disk.next_epoch().unwrap(), disk.next_epoch().unwrap()), (1, 2));
+        assert_eq!((disk.next_epoch(0).unwrap(), disk.next_epoch(255).unwrap()), (1, 257));
         disk.set_epoch(9).unwrap();
-        assert_eq!(disk.next_epoch().unwrap(), 10);
+        assert_eq!(disk.next_epoch(0).unwrap(), 10);
         fs::write(folder.path().join("epoch"), "x").unwrap();
-        assert!(disk.next_epoch().is_err());
+        assert!(disk.next_epoch(0).is_err());
         assert!(disk.leases().is_empty());
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::carry::Carrier;
-use super::core::{Action, ConnId, Event, Micros, Note, Options, Unit};
+use super::core::{Action, ConnId, Event, Micros, Note, Options, Stored, Unit};
 use super::disk::Disk;
 use super::inventory;
 use super::uevents::Uevents;
@@ -152,20 +152,15 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
     let mut carrier = Carrier::new(helper.clone(), &sys, config.insecure, happened.clone());
     let mut restored = disk.leases();
     let usbip = Usbip::new(&sys);
-    for stored in &mut restored {
-        if stored.info.in_use && usbip.is_used(&stored.found.path) {
-            carrier.restored(stored.info.no, &stored.found.path);
-        } else {
-            // It may have been on its way to somebody when the life before ended.
-            let _ = helper.ask(Request::GiveBack(stored.found.path.clone()), None).await;
-            stored.info.in_use = false;
-        }
-    }
+    take_up(&mut restored, &usbip, &helper, &mut carrier).await;
     let mut secret = [0; 32];
-    getrandom::fill(&mut secret).context("the system gives no random numbers")?;
+    let mut step = [0];
+    for random in [&mut secret[..], &mut step] {
+        getrandom::fill(random).context("the system gives no random numbers")?;
+    }
     let options = Options {
         own: own.clone(),
-        epoch: disk.next_epoch()?,
+        epoch: disk.next_epoch(step[0])?,
         secret,
         ttl: config.ttl,
         quarantine: config.quarantine,
@@ -195,6 +190,22 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
     tracing::info!(unit = %shell.own, epoch = shell.core.epoch(), "ready");
     notify::ready("a unit");
     shell.serve(happening, doors).await
+}
+
+/// What the life before left: what flows goes on, what was on its way to somebody or on its way back is given back.
+async fn take_up(leases: &mut [Stored], usbip: &Usbip, helper: &Helper, carrier: &mut Carrier) {
+    for lease in leases.iter_mut() {
+        lease.info.in_use &= !lease.over && usbip.is_used(&lease.found.path);
+    }
+    let flows = |port: &str| leases.iter().any(|l| l.info.in_use && l.found.path == port);
+    for lease in leases.iter() {
+        let port = lease.found.path.clone();
+        if lease.info.in_use {
+            carrier.restored(lease.info.no, &port);
+        } else if !flows(&port) {
+            let _ = helper.ask(Request::GiveBack(port), None).await;
+        }
+    }
 }
 
 /// Where holders reach this unit: as configured, or at all of its addresses in the group's list.

@@ -46,7 +46,7 @@ impl World {
                 self.kill_unit(unit, true);
                 if self.set_back && self.rng.permille(500) {
                     self.count("disk set back");
-                    let back = self.rng.between(1, 3);
+                    let back = self.rng.between(1, 600);
                     self.units[unit].disk = self.units[unit].disk.saturating_sub(back);
                 }
                 if self.rng.permille(700) {

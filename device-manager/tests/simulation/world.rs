@@ -23,6 +23,8 @@ pub const TTL: Micros = 30 * SECOND;
 /// Faults end then, and all has to come right within [`CALM`].
 const STORM: Micros = 90 * SECOND;
 const CALM: Micros = 60 * SECOND;
+/// More than ever happens in a world: ten thousand are usual.
+const MANY: u64 = 200_000;
 /// Services do nothing any more.
 pub const QUIET: Micros = STORM + CALM - 5 * SECOND;
 
@@ -140,7 +142,7 @@ pub struct World {
 impl World {
     pub fn run(seed: u64, logging: bool) -> Result<Figures, Failure> {
         let mut world = Self::new(seed, logging);
-        let mut checked = false;
+        let (mut checked, mut happened) = (false, 0);
         while world.now < STORM + CALM && world.broken.is_none() {
             let Some(((at, _), due)) = world.due.pop_first() else { break };
             if at > STORM && !checked {
@@ -148,6 +150,10 @@ impl World {
                 world.heal();
             }
             world.now = at;
+            happened += 1;
+            if happened > MANY {
+                world.broken = Some("they do not come to rest".to_owned());
+            }
             world.happen(due);
             world.check();
         }
@@ -321,10 +327,16 @@ impl World {
 
     pub fn start_unit(&mut self, at: usize) {
         let kept: Vec<Stored>;
+        let step = self.rng.between(1, 256);
         let life = {
             let side = &mut self.units[at];
             side.life += 1;
-            side.disk += 1;
+            side.disk += step;
+            // What was over has its device given back before anything else.
+            for over in side.stored.iter().filter(|stored| stored.over) {
+                side.paths.retain(|_, no| *no != over.info.no);
+            }
+            side.stored.retain(|stored| !stored.over);
             // What is stored and not carried any more is not there any more.
             let paths = side.paths.clone();
             side.stored.retain(|stored| {
@@ -336,7 +348,7 @@ impl World {
             let options = unit::Options {
                 own: side.name.clone(),
                 epoch: side.disk,
-                secret: [side.life as u8; 32],
+                secret: std::array::from_fn(|at| (side.life >> (8 * (at % 8))) as u8 ^ step as u8),
                 ttl: Duration::from_micros(TTL),
                 quarantine: Duration::ZERO,
                 addresses: vec![],

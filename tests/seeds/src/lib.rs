@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long `cargo test` takes.
 pub const TIME_BOX: Duration = Duration::from_secs(15);
 /// Lines printed of a seed that failed: the end of its log.
-const LOG_LINES: usize = 400;
+const LOG_LINES: usize = 40;
 
 /// What was wrong, and what had happened before if that was written down.
 #[derive(Debug)]

@@ -100,10 +100,41 @@ fn finders_look_where_they_are_to() {
     let _ = manager.handle(1, Event::PeerHere(peer.clone()));
     let _ =
         manager.handle(1, Event::List(peer.clone(), vec![Listed::Set(Box::new(device("u", "1")))]));
-    let stamp = Stamp { epoch: 2, seq: 0, at: 0 };
-    let actions = manager.handle(1, Event::Peer(peer, Peer::Owner("u".parse().unwrap(), stamp)));
-    assert!(!actions.iter().any(|action| matches!(action, Action::Tell(..))), "{actions:?}");
-    assert_eq!(manager.devices().len(), 1);
+    let mut seen = |epoch| {
+        let owner = Peer::Owner("u".parse().unwrap(), Stamp { epoch, seq: 0, at: 0 });
+        let actions = manager.handle(1, Event::Peer(peer.clone(), owner));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Tell(..))), "{actions:?}");
+        manager.devices().len()
+    };
+    assert_eq!(seen(1), 1);
+    assert_eq!(seen(2), 0, "it is listed as it was before the unit connected there again");
+}
+
+#[test]
+fn a_unit_of_which_others_know_something_newer_is_to_come_again() {
+    let said = |seq, of: &str, seen: (u64, u64)| {
+        let mut manager = a_manager(Scope::Group);
+        let _ = told(&mut manager, seq, None);
+        let seen = Peer::Seen(vec![(of.parse().unwrap(), seen)]);
+        manager.handle(2, Event::Peer("p".parse().unwrap(), seen))
+    };
+    let sent_away = |actions: &[Action]| actions.contains(&Action::ToUnit(1, ToUnit::Elsewhere));
+    assert!(sent_away(&said(5, "u", (1, 6))));
+    assert!(sent_away(&said(5, "u", (2, 1))));
+    assert!(!sent_away(&said(5, "u", (1, 5))), "that is from here");
+    assert!(!sent_away(&said(5, "other", (9, 9))));
+
+    // Who has a unit by an older claim is told of the newer one.
+    let mut manager = a_manager(Scope::Group);
+    let (unit, peer): (Machine, Machine) = ("w".parse().unwrap(), "p".parse().unwrap());
+    let mut owner = |peer: &Machine, epoch| {
+        let stamp = Stamp { epoch, seq: 3, at: 0 };
+        manager.handle(2, Event::Peer(peer.clone(), Peer::Owner(unit.clone(), stamp)))
+    };
+    let _ = owner(&"q".parse().unwrap(), 7);
+    let seen = Peer::Seen(vec![(unit.clone(), (7, 3))]);
+    assert!(owner(&peer, 6).contains(&Action::ToPeer(peer.clone(), seen.clone())));
+    assert!(!owner(&peer, 8).contains(&Action::ToPeer(peer, seen)));
 }
 
 #[test]

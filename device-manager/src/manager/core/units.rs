@@ -14,6 +14,8 @@ pub(super) struct UnitLink {
     pub machine: Machine,
     /// Of its hello; none before that.
     pub stamp: Option<Stamp>,
+    /// The newest of its stamps.
+    newest: (u64, u64),
     pub devices: BTreeMap<DeviceId, Device>,
     came: Micros,
     heard: Micros,
@@ -53,6 +55,7 @@ impl Manager {
         let link = UnitLink {
             machine,
             stamp: None,
+            newest: (0, 0),
             devices: BTreeMap::new(),
             came: now,
             heard: now,
@@ -69,8 +72,23 @@ impl Manager {
     }
 
     fn newer(&mut self, unit: &Machine, stamp: Stamp) {
+        self.seen(unit, stamp.order());
+    }
+
+    fn seen(&mut self, unit: &Machine, order: (u64, u64)) {
         let newest = self.newest.entry(unit.clone()).or_default();
-        *newest = (*newest).max(stamp.order());
+        *newest = (*newest).max(order);
+    }
+
+    /// A peer knows of newer stamps of a unit than it ever gave over its connection here: either it has gone on, and that is a
+    /// leftover, or its disk was set back and nobody believes it. It is to come again, and is told what it has to exceed.
+    fn outdated(&mut self, unit: &Machine) {
+        let Some(newest) = self.newest.get(unit) else { return };
+        let Some((conn, link)) = self.link_of(unit) else { return };
+        if link.newest < *newest {
+            self.out.push(Action::ToUnit(conn, ToUnit::Elsewhere));
+            self.drop_unit(conn, "others know something newer of it");
+        }
     }
 
     pub(super) fn unit_said(&mut self, now: Micros, conn: ConnId, message: FromUnit) {
@@ -91,6 +109,7 @@ impl Manager {
                 self.newer(&machine, device.stamp);
                 let id = device.id;
                 if let Some(link) = self.units.get_mut(&conn) {
+                    link.newest = link.newest.max(device.stamp.order());
                     link.devices.insert(id, (*device).clone());
                 }
                 self.out.push(Action::Publish(device));
@@ -99,6 +118,9 @@ impl Manager {
             }
             (FromUnit::Gone(id, stamp), Some(_)) => {
                 self.newer(&machine, stamp);
+                if let Some(link) = self.units.get_mut(&conn) {
+                    link.newest = link.newest.max(stamp.order());
+                }
                 if self.units.get_mut(&conn).and_then(|link| link.devices.remove(&id)).is_some() {
                     self.out.push(Action::Unpublish(id));
                     self.refresh(id);
@@ -131,7 +153,7 @@ impl Manager {
         }
         self.claimed(machine, stamp);
         if let Some(link) = self.units.get_mut(&conn) {
-            link.stamp = Some(stamp);
+            (link.stamp, link.newest) = (Some(stamp), stamp.order());
         }
         self.tell_all(&Peer::Owner(machine.clone(), stamp));
         self.out.push(Action::Note(Note::Unit(machine.clone())));
@@ -221,8 +243,8 @@ impl Manager {
             }
             Peer::Seen(seen) => {
                 for (unit, order) in seen {
-                    let newest = self.newest.entry(unit).or_default();
-                    *newest = (*newest).max(order);
+                    self.seen(&unit, order);
+                    self.outdated(&unit);
                 }
             }
             Peer::Units(units) => {
@@ -274,6 +296,11 @@ impl Manager {
             self.out.push(Action::ToUnit(conn, ToUnit::Elsewhere));
             self.drop_unit(conn, "another manager has it");
         }
+        if let Some(claim) = self.claims.get(&unit).filter(|claim| **claim > stamp.order()) {
+            // It cannot know of the other, or the unit's disk was set back.
+            let seen = Peer::Seen(vec![(unit.clone(), *claim)]);
+            self.out.push(Action::ToPeer(from.clone(), seen));
+        }
         self.claimed(&unit, stamp);
         let peer = self.peers.entry(from.clone()).or_default();
         if peer.units.len() < MAX_UNITS || peer.units.contains_key(&unit) {
@@ -324,7 +351,8 @@ impl Manager {
         own.chain(peers).find(|(_, stamp)| stamp.order() == *newest)
     }
 
-    /// A device, and the manager that has it: only as that one tells.
+    /// A device, and the manager that has it: only as that one tells, and only what the unit has told it since it connected there
+    /// (lists and claims travel apart: what is listed still may be of an earlier time with the same manager).
     #[must_use]
     pub fn device(&self, id: DeviceId) -> Option<(&Device, &Machine)> {
         let own = self.units.values().filter_map(|link| {
@@ -335,7 +363,9 @@ impl Manager {
             self.peers.iter().filter_map(|(name, peer)| Some((&peer.devices.get(&id)?.0, name)));
         let mut told = own.chain(peers);
         told.find(|(device, teller)| {
-            self.owner(&device.unit).is_some_and(|(owner, _)| owner == *teller)
+            self.owner(&device.unit).is_some_and(|(owner, since)| {
+                owner == *teller && device.stamp.order() > since.order()
+            })
         })
     }
 
@@ -357,7 +387,7 @@ impl Manager {
         let known = |machine| {
             let (manager, stamp) = self.owner(machine)?;
             let of = |devices: &mut dyn Iterator<Item = &Device>| {
-                devices.filter(|d| d.unit == *machine).count()
+                devices.filter(|d| d.unit == *machine && d.stamp.order() > stamp.order()).count()
             };
             let devices = match self.peers.get(manager) {
                 Some(peer) => of(&mut peer.devices.values().map(|told| &told.0)),

@@ -68,7 +68,7 @@ impl Lease {
 }
 
 impl Unit {
-    fn token(&self, no: u64) -> Token {
+    pub(super) fn token(&self, no: u64) -> Token {
         let digest = Sha256::digest([&self.options.secret[..], &no.to_le_bytes()].concat());
         Token(std::array::from_fn(|i| digest[i]))
     }
@@ -154,22 +154,23 @@ impl Unit {
     }
 
     fn store(&mut self) {
-        let stored =
-            self.leases.values().filter(|lease| lease.ending.is_none()).map(|lease| Stored {
-                info: lease.info.clone(),
-                found: lease.found.clone(),
-                gen_no: lease.gen_no,
-                function: lease.function,
-                token: lease.token.clone(),
-                expires: lease.expires,
-                ends: lease.ends,
-            });
+        let alive = |lease: &&Lease| lease.ending.is_none() || lease.path != Path::None;
+        let stored = self.leases.values().filter(alive).map(|lease| Stored {
+            info: lease.info.clone(),
+            found: lease.found.clone(),
+            gen_no: lease.gen_no,
+            function: lease.function,
+            token: lease.token.clone(),
+            expires: lease.expires,
+            ends: lease.ends,
+            over: lease.ending.is_some(),
+        });
         self.out.push(Action::Store(stored.collect()));
     }
 
     /// A lease of the life before, whose data path runs still.
     pub(super) fn restore(&mut self, now: Micros, device: DeviceId, stored: Stored) {
-        let Stored { info, found, gen_no, function, token, expires, ends } = stored;
+        let Stored { info, found, gen_no, function, token, expires, ends, over: _ } = stored;
         let no = info.no;
         if let Some(entry) = self.devices.get_mut(&device)
             && let Some(function) = entry.device.functions.get_mut(usize::from(function))
@@ -296,6 +297,7 @@ impl Unit {
             }
             return self.end(now, no, "its data connection was lost");
         }
+        self.store();
         self.finish(now, no);
     }
 
@@ -305,14 +307,19 @@ impl Unit {
             return;
         };
         lease.ending = Some(why.to_owned());
-        if let Some(conn) = lease.control {
+        let (control, free) = (lease.control, lease.path == Path::None);
+        if !free {
+            lease.path = Path::Cutting;
+        }
+        // Before anybody is told: a life that is killed now must not bring it back.
+        self.store();
+        if let Some(conn) = control {
             self.out.push(Action::Answer(conn, ToHolder::Ended(why.to_owned())));
             self.out.push(Action::Hang(conn));
         }
-        if lease.path == Path::None {
+        if free {
             self.finish(now, no);
         } else {
-            lease.path = Path::Cutting;
             self.out.push(Action::Cut(no));
         }
     }
@@ -322,7 +329,6 @@ impl Unit {
         let why = lease.ending.unwrap_or_default();
         let note = Note::Ended(no, lease.device, lease.info.holder, why);
         self.out.push(Action::Note(note));
-        self.store();
         self.show(lease.device, no, None);
         self.tell(now, lease.device);
     }

@@ -139,7 +139,9 @@ impl Unit {
     /// disk was set back, and nobody would believe it.
     fn welcomed(&mut self, now: Micros, newest: Option<(u64, u64)>) {
         if newest.is_some_and(|newest| newest > (self.epoch, self.seq)) {
-            let epoch = newest.map_or(0, |newest| newest.0.saturating_add(1)).min(MAX_EPOCH);
+            // By a step that differs from life to life: another manager may have had the same to say to the life before.
+            let step = 1 + u64::from(self.token(0).0[0]);
+            let epoch = newest.map_or(0, |newest| newest.0.saturating_add(step)).min(MAX_EPOCH);
             self.leave(now, "");
             self.link = Link::Seeking { at: Micros::MAX };
             if self.raising.is_none() {

@@ -159,6 +159,9 @@ pub struct Stored {
     pub expires: Micros,
     /// When it ends if it is, by the same.
     pub ends: Option<Micros>,
+    /// It has ended, and its data path is being cut: the next life gives the device back, and forgets it.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// Where the unit stands with managers.
@@ -220,7 +223,7 @@ impl Unit {
             echo: None,
             devices: BTreeMap::new(),
             leases: BTreeMap::new(),
-            restored,
+            restored: restored.into_iter().filter(|stored| !stored.over).collect(),
             out: vec![],
             options,
         }
