@@ -129,10 +129,12 @@ pub fn happen(world: &mut World, fault: Fault) -> Result<(), String> {
             }
         }
         Fault::Stall(of, lasts) => {
-            world.nodes[of].stalled = (now + lasts).min(CALM - 1);
-            world.nodes[of].woke = world.nodes[of].stalled;
+            // Whoever stands still already is not woken by that.
+            let until = (now + lasts).min(CALM - 1).max(world.nodes[of].stalled);
+            world.nodes[of].stalled = until;
+            world.nodes[of].woke = until;
             for other in 0..count {
-                world.network.spoil(now + lasts, of, other);
+                world.network.spoil(until, of, other);
             }
             world.count("machines stood still");
         }
