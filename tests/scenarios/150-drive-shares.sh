@@ -151,3 +151,9 @@ wait_for 20 "after a kill -9 of the server the blades are back" restarted
 wait_for 20 "and b2 still has data" host_has 2 data /srv/drive/data.img
 dd if=/dev/urandom of="$(node 2 data)" bs=64K count=16 oflag=direct conv=fsync status=none || fail "b2 cannot write any more"
 wait_for 20 "and b1 has rescue" host_has 1 rescue /srv/drive/rescue.iso
+
+# They were started with --remove.
+systemctl stop 'drive-blade*'
+left=$(find /sys/kernel/config/usb_gadget -maxdepth 1 -name 'midplane-dummy_udc.*')
+[[ -z $left ]] || fail "gadgets are left behind: $left"
+note "at the end the gadgets are removed"

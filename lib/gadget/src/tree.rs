@@ -247,11 +247,11 @@ impl Gadget {
         self.bind()
     }
 
-    /// Unbinds and removes it.
+    /// Unbinds and removes it; nothing of it can be done afterwards.
     ///
     /// # Errors
     /// The step's.
-    pub fn remove(self) -> Result<(), GadgetError> {
+    pub fn remove(&self) -> Result<(), GadgetError> {
         self.registered()?.remove().map_err(self.failed("remove"))
     }
 

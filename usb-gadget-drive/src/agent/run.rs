@@ -143,10 +143,7 @@ pub async fn run(args: &AgentArgs) -> Result<(), AgentError> {
     });
     let _ = ended.await;
     if args.remove {
-        drop(drives);
-        if let Some(gadget) = Arc::into_inner(gadget) {
-            gadget.remove()?;
-        }
+        gadget.remove()?;
     }
     Ok(())
 }
