@@ -20,8 +20,9 @@ trap clean_up EXIT
 bus_configure plain
 check "the RMM's configuration is valid" kvm-bus check rmm
 check "a blade's configuration is valid" kvm-bus check lmc --config /etc/midplane/kvm-bus-lmc-blade2.toml
-blades_log_in
 bus_up
+# Not before: what a login says while nobody has opened the other end is echoed by the kernel when somebody does.
+blades_log_in
 kvm-bus status
 [[ $(blade blade3 .hops) == 2 ]] || fail "blade3 is not behind two others"
 check "a line has one user" bash -c '! python3 -c "import serial; serial.Serial(\"/dev/ttyS4\", exclusive=True)"'

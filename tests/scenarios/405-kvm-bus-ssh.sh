@@ -19,8 +19,8 @@ clean_up() {
 trap clean_up EXIT
 
 bus_configure plain
-blades_log_in
 bus_up
+blades_log_in
 
 # By SSH: by the user's name, and by a menu; nobody without a key, and one who may only look.
 ssh-keygen -q -t ed25519 -N '' -f writes -C anna

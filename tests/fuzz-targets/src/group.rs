@@ -3,7 +3,7 @@
 
 use ::group::core::{Action, Core, Event, Listed, Options, Replication};
 use ::group::settings::change::Change;
-use ::group::settings::wire::Envelope;
+use ::group::settings::wire::{Envelope, Request};
 use ::group::wire::{Beat, Life, MAX_PROGRAM, MAX_VALUE, Message, Welcome, WireError};
 
 use crate::Reached;
@@ -114,7 +114,14 @@ fn message(bytes: &[u8], link: u64, reached: &mut Reached) -> Option<Event> {
 fn settings(bytes: &[u8], reached: &mut Reached) {
     if let Ok(envelope) = Envelope::decode(bytes) {
         assert_eq!(Envelope::decode(&envelope.encode()).as_ref(), Ok(&envelope));
-        reached.insert("envelope");
+        let request = envelope.request().and_then(|request| request.check().map(|()| request));
+        reached.insert(match request {
+            Ok(Request::Vote(_)) => "vote",
+            Ok(Request::Append(_)) => "entries",
+            Ok(Request::Snapshot(_)) => "state",
+            Ok(Request::Propose(_)) => "proposal",
+            Err(_) => "envelope",
+        });
     }
     if let Some((kind, body)) = bytes.split_first()
         && let Ok(change) = Change::decode(u16::from(*kind), body)

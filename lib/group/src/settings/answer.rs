@@ -2,14 +2,13 @@
 //! What is answered to other members: to each only what it asks in its own name.
 
 use openraft::error::RaftError;
-use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
+use openraft::raft::InstallSnapshotRequest;
 use serde::Serialize;
 
 use super::engine::{Engine, Slot};
 use super::types::{MemberId, Reign, Types};
 use super::wire::{
-    Envelope, Kind, Propose, Proposed, Refusal, VERSION, WireError, check_append, check_piece,
-    message,
+    Envelope, Kind, Propose, Proposed, Refusal, Request, VERSION, WireError, message,
 };
 use super::{Inner, MAX_PROPOSALS};
 
@@ -53,14 +52,19 @@ impl Inner {
             self.hub.heard(from, engine.reign, envelope.reign);
             return Err(Refusal::Reign);
         }
-        let answered = match envelope.kind {
-            Kind::Vote => self.vote(engine, from, &envelope).await?,
-            Kind::Append => self.append(engine, from, &envelope).await?,
-            Kind::Snapshot => self.snapshot(engine, from, &envelope).await?,
-            Kind::Propose => self.proposed(engine, from, &envelope).await?,
-            Kind::Answer | Kind::Refusal => return Err(Refusal::Malformed),
-        };
-        Ok(answered)
+        let request = envelope.request()?;
+        if let Some(leader) = request.leader() {
+            self.check_leader(from, leader)?;
+        }
+        request.check()?;
+        match request {
+            Request::Vote(rpc) => reply(engine, &engine.raft.vote(rpc).await.map_err(refused)?),
+            Request::Append(rpc) => {
+                reply(engine, &engine.raft.append_entries(rpc).await.map_err(refused)?)
+            }
+            Request::Snapshot(rpc) => self.snapshot(engine, rpc).await,
+            Request::Propose(propose) => self.proposed(engine, from, propose).await,
+        }
     }
 
     /// What only a member that leads or wants to may say, and only for itself.
@@ -72,26 +76,7 @@ impl Inner {
         }
     }
 
-    async fn vote(&self, engine: &Engine, from: MemberId, envelope: &Envelope) -> Answered {
-        let rpc: VoteRequest<MemberId> = envelope.payload()?;
-        self.check_leader(from, rpc.vote.leader_id.node_id)?;
-        if rpc.vote.committed {
-            return Err(Refusal::Malformed);
-        }
-        reply(engine, &engine.raft.vote(rpc).await.map_err(refused)?)
-    }
-
-    async fn append(&self, engine: &Engine, from: MemberId, envelope: &Envelope) -> Answered {
-        let rpc: AppendEntriesRequest<Types> = envelope.payload()?;
-        self.check_leader(from, rpc.vote.leader_id.node_id)?;
-        check_append(&rpc)?;
-        reply(engine, &engine.raft.append_entries(rpc).await.map_err(refused)?)
-    }
-
-    async fn snapshot(&self, engine: &Engine, from: MemberId, envelope: &Envelope) -> Answered {
-        let rpc: InstallSnapshotRequest<Types> = envelope.payload()?;
-        self.check_leader(from, rpc.vote.leader_id.node_id)?;
-        check_piece(&rpc)?;
+    async fn snapshot(&self, engine: &Engine, rpc: InstallSnapshotRequest<Types>) -> Answered {
         let answer = match engine.raft.install_snapshot(rpc).await {
             Ok(answer) => Ok(answer),
             Err(RaftError::APIError(mismatch)) => Err(mismatch),
@@ -100,8 +85,7 @@ impl Inner {
         reply(engine, &answer)
     }
 
-    async fn proposed(&self, engine: &Engine, from: MemberId, envelope: &Envelope) -> Answered {
-        let propose: Propose = envelope.payload()?;
+    async fn proposed(&self, engine: &Engine, from: MemberId, propose: Propose) -> Answered {
         if propose.who.node != from {
             return Err(Refusal::NotYou);
         }

@@ -16,7 +16,7 @@
 mod tests;
 
 use openraft::LogId;
-use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest};
+use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -128,12 +128,68 @@ impl Envelope {
         Ok(Self { reign: Reign { number, by }, kind, payload: payload.to_vec() })
     }
 
+    /// What a member is asked.
+    ///
+    /// # Errors
+    /// It is an answer, or not of its kind.
+    pub fn request(&self) -> Result<Request, WireError> {
+        Ok(match self.kind {
+            Kind::Vote => Request::Vote(self.payload()?),
+            Kind::Append => Request::Append(self.payload()?),
+            Kind::Snapshot => Request::Snapshot(self.payload()?),
+            Kind::Propose => Request::Propose(self.payload()?),
+            Kind::Answer | Kind::Refusal => return Err(WireError::Malformed("it is an answer")),
+        })
+    }
+
     /// The payload of a kind.
     ///
     /// # Errors
     /// It is not of this form.
     pub fn payload<T: DeserializeOwned>(&self) -> Result<T, WireError> {
         unpack(&self.payload).ok_or(WireError::Malformed("its payload is not of its kind"))
+    }
+}
+
+/// What a member is asked.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// See [`Kind::Vote`].
+    Vote(VoteRequest<MemberId>),
+    /// See [`Kind::Append`].
+    Append(AppendEntriesRequest<Types>),
+    /// See [`Kind::Snapshot`].
+    Snapshot(InstallSnapshotRequest<Types>),
+    /// See [`Kind::Propose`].
+    Propose(Propose),
+}
+
+impl Request {
+    /// Who says that it leads, or wants to.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        let vote = match self {
+            Self::Vote(rpc) => rpc.vote,
+            Self::Append(rpc) => rpc.vote,
+            Self::Snapshot(rpc) => rpc.vote,
+            Self::Propose(_) => return None,
+        };
+        Some(vote.leader_id.node_id)
+    }
+
+    /// Whether it makes sense, and keeps its bounds: the engine takes that for granted.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Vote(rpc) if rpc.vote.committed => {
+                Err(WireError::Malformed("a candidate leads already"))
+            }
+            Self::Append(rpc) => check_append(rpc),
+            Self::Snapshot(rpc) => check_piece(rpc),
+            Self::Vote(_) | Self::Propose(_) => Ok(()),
+        }
     }
 }
 
@@ -199,9 +255,8 @@ impl Refusal {
     }
 }
 
-/// Whether the entries follow one another and upon what they say they follow, and are the leader's to send. The engine
-/// takes that for granted.
-pub(super) fn check_append(rpc: &AppendEntriesRequest<Types>) -> Result<(), WireError> {
+/// Whether the entries follow one another and upon what they say they follow, and are the leader's to send.
+fn check_append(rpc: &AppendEntriesRequest<Types>) -> Result<(), WireError> {
     let leader = rpc.vote.leader_id;
     let known = |id: &LogId<MemberId>| id.leader_id.term <= leader.term && id.index < u64::MAX / 2;
     if !rpc.vote.committed || rpc.entries.len() > MAX_ENTRIES {
@@ -227,7 +282,7 @@ pub(super) fn check_append(rpc: &AppendEntriesRequest<Types>) -> Result<(), Wire
 }
 
 /// Whether a piece of a state lies within the bounds: the engine makes room for wherever it is said to lie.
-pub(super) fn check_piece(rpc: &InstallSnapshotRequest<Types>) -> Result<(), WireError> {
+fn check_piece(rpc: &InstallSnapshotRequest<Types>) -> Result<(), WireError> {
     let end = rpc.offset.checked_add(rpc.data.len() as u64);
     let id = rpc.meta.last_log_id;
     let known = id

@@ -81,8 +81,33 @@ pub fn write() {
     conversation("ended", "here", &[entry(6, &[]), entry(7, &[]), entry(5, &[])].concat());
     let envelope = Envelope { reign: Reign::default(), kind: Kind::Vote, payload: vec![1] };
     conversation("envelope", "envelope", &entry(4, &envelope.encode()));
+    for (name, kind, payload) in requests() {
+        let envelope = Envelope { reign: Reign::default(), kind, payload };
+        conversation(name, name, &entry(4, &envelope.encode()));
+    }
     let (key, value) = ("name".to_owned(), vec![1, 2]);
     let (kind, body) = Change::Set(Set { key, value, expect: Expect::Any }).encode();
     let kind = u8::try_from(kind).expect("there are few kinds");
     conversation("change", "change", &entry(4, &[&[kind], &body[..]].concat()));
+}
+
+/// In the layout that the golden tests of `settings/wire` hold still.
+fn requests() -> [(&'static str, Kind, Vec<u8>); 4] {
+    let a = [0xaa; 16];
+    // Term, leader, committed; some, term, leader, index.
+    let vote = |committed| [&[3], &a[..], &[committed]].concat();
+    let log_id = |term, index| [&[term], &a[..], &[index]].concat();
+    let some = |id: Vec<u8>| [&[1], &id[..]].concat();
+    // Id, who, when, kind, body; a set of a key.
+    let proposal =
+        [&[0xcc; 16], &a[..], &[1, b'u', 1, b'r', 9, 1], &[5, 1, b'k', 1, 7, 1]].concat();
+    let entries = [&[1], &log_id(3, 5)[..], &[1], &proposal, &[0]].concat();
+    // No membership, no name, from the start, two bytes, the last.
+    let piece = [0, 0, 0, 0, 0, 2, 1, 2, 1];
+    [
+        ("vote", Kind::Vote, [vote(0), some(log_id(2, 4))].concat()),
+        ("entries", Kind::Append, [vote(1), some(log_id(2, 4)), entries].concat()),
+        ("state", Kind::Snapshot, [&vote(1)[..], &some(log_id(3, 5)), &piece].concat()),
+        ("proposal", Kind::Propose, [&[1; 16], &a[..], &[0, 1, b'p', 5, 1, 9]].concat()),
+    ]
 }
