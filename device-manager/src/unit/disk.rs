@@ -40,7 +40,7 @@ impl Disk {
     /// # Errors
     /// [`DiskError`]; a file that makes no sense is one, since a lower epoch would not be believed.
     pub fn next_epoch(&self, step: u8) -> Result<u64, DiskError> {
-        let last = match fs::read_to_string(&self.epoch) {
+        let last: u64 = match fs::read_to_string(&self.epoch) {
             Ok(text) => text
                 .trim()
                 .parse()
@@ -48,7 +48,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(at(&self.epoch)(error)),
         };
-        let next = u64::min(last + 1 + u64::from(step), MAX_EPOCH);
+        let next = u64::min(last.saturating_add(1 + u64::from(step)), MAX_EPOCH);
         self.set_epoch(next)?;
         Ok(next)
     }
@@ -106,6 +106,8 @@ mod tests {
         assert_eq!((disk.next_epoch(0).unwrap(), disk.next_epoch(255).unwrap()), (1, 257));
         disk.set_epoch(9).unwrap();
         assert_eq!(disk.next_epoch(0).unwrap(), 10);
+        disk.set_epoch(u64::MAX).unwrap();
+        assert_eq!(disk.next_epoch(255).unwrap(), MAX_EPOCH);
         fs::write(folder.path().join("epoch"), "x").unwrap();
         assert!(disk.next_epoch(0).is_err());
         assert!(disk.leases().is_empty());
