@@ -53,6 +53,12 @@ impl Net {
         self.links().members.remove(&id);
     }
 
+    pub fn unplug_all(&self) {
+        // These end without the lock, which they may want.
+        let members = std::mem::take(&mut self.links().members);
+        drop(members);
+    }
+
     /// How long it takes; none if it is lost.
     fn way(&self, from: NodeId, to: NodeId) -> Option<Duration> {
         let mut links = self.links();

@@ -430,6 +430,8 @@ pub fn live(seed: u64, _logging: bool, figures: &mut Figures) -> Result<(), Fail
         let mut world = World::new(seed);
         let result = world.run().await;
         let log = std::mem::take(&mut world.notes.seen().log);
+        // The links have the members, and the members the links.
+        world.net.unplug_all();
         (result.map(|()| world.figures), log)
     });
     for (name, count) in result.map_err(|what| Failure { what, log })? {
