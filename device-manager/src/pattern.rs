@@ -101,7 +101,7 @@ impl Term {
         let found = &device.found;
         let is = |text: &str| {
             let text = text.to_lowercase();
-            self.globs.iter().any(|wanted| glob(wanted.as_bytes(), text.as_bytes()))
+            self.globs.iter().any(|wanted| daemon_kit::glob::fits(wanted, &text))
         };
         let has = |text: &str| {
             let text = text.to_lowercase();
@@ -127,31 +127,6 @@ impl Term {
         };
         fits != self.not
     }
-}
-
-/// Whether a text is what `*` and `?` make of a pattern. Never more than the product of both lengths in steps.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(b) if *b == b'?' || *b == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                // The last star takes one more.
-                let Some((at, taken)) = star else { return false };
-                star = Some((at, taken + 1));
-                (p, t) = (at + 1, taken + 1);
-            }
-        }
-    }
-    pattern[p..].iter().all(|b| *b == b'*')
 }
 
 /// Cuts at spaces outside of quotation marks, and takes the marks away.
@@ -274,23 +249,7 @@ mod tests {
         }
     }
 
-    fn naive(pattern: &[u8], text: &[u8]) -> bool {
-        match pattern {
-            [] => text.is_empty(),
-            [b'*', rest @ ..] => (0..=text.len()).any(|at| naive(rest, &text[at..])),
-            [b, rest @ ..] => {
-                text.first().is_some_and(|t| *b == b'?' || b == t) && naive(rest, &text[1..])
-            }
-        }
-    }
-
     proptest! {
-        #[test]
-        fn globs_are_what_they_are_by_definition(pattern in "[ab*?]{0,8}", text in "[ab]{0,8}") {
-            let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-            prop_assert_eq!(glob(pattern, text), naive(pattern, text));
-        }
-
         #[test]
         fn any_text_is_a_pattern_or_refused(text in ".{0,60}") {
             if let Ok(pattern) = text.parse::<Pattern>() {

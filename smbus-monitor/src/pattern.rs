@@ -64,28 +64,7 @@ impl Pattern {
     /// Whether it stands for this text. Takes at most the product of both lengths.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        let (mut p, mut t) = (0, 0);
-        let mut star: Option<(usize, usize)> = None;
-        while t < text.len() {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    star = Some((p, t));
-                    p += 1;
-                }
-                Some(one) if *one == b'?' || *one == text[t] => {
-                    p += 1;
-                    t += 1;
-                }
-                _ => {
-                    let Some((at, from)) = star else { return false };
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-            }
-        }
-        pattern[p..].iter().all(|byte| *byte == b'*')
+        daemon_kit::glob::fits(&self.0, text)
     }
 }
 

@@ -8,6 +8,7 @@
 //! * [`metrics`] holds the counters and serves them;
 //! * [`control`] answers HTTP/JSON on a Unix socket and decides who may read and who may change;
 //! * [`tcp`] answers those who may only read, on TCP;
+//! * [`glob`] is what `*` and `?` mean wherever an operator writes a pattern;
 //! * [`signals`] and [`notify`] are the ties to the terminal and to systemd.
 //!
 //! The command-line verbs of a program use [`client`] to ask its daemon, [`table`] to print the
@@ -20,6 +21,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod exit;
+pub mod glob;
 mod http;
 pub mod logging;
 pub mod metrics;
