@@ -248,9 +248,9 @@ impl Member {
     }
 
     /// Another is the manager, or nobody.
-    async fn elect(&mut self, monitor: &Monitor, manager: Option<&Name>) {
-        let manager = manager.map(ToString::to_string);
-        let lost = {
+    async fn elect(&mut self, monitor: &Monitor, name: Option<&Name>) {
+        let manager = name.map(ToString::to_string);
+        let (changed, lost) = {
             let mut inner = monitor.lock();
             let is = manager.as_ref() == Some(&inner.name);
             let was = monitor.is_manager.swap(is, Ordering::AcqRel);
@@ -275,11 +275,18 @@ impl Member {
                 inner.alerts_changed = true;
                 monitor.tell_what_is(&mut inner);
             }
-            was && !is
+            (changed, was && !is)
         };
         if lost {
             let changes = self.publisher.forget_midplane();
             self.change(changes).await;
+        }
+        // Its records may have come before the word that it is the manager, and were not taken then.
+        if let Some(name) = name.filter(|_| changed)
+            && let Some(followed) = self.followers.get_mut(name)
+        {
+            followed.follower.hear_again_as_manager();
+            self.read(monitor, name).await;
         }
     }
 

@@ -187,6 +187,15 @@ impl Follower {
         self.alerts.values().flatten().cloned().collect()
     }
 
+    /// It is the manager now: what it tells as such, and what was not taken from it before, is news again.
+    pub fn hear_again_as_manager(&mut self) {
+        let of_manager = self.metas.iter().filter(|(_, (_, midplane, _))| *midplane);
+        for (part, _) in of_manager {
+            self.seen.remove(&format!("values/{part}"));
+        }
+        self.seen.remove("acted");
+    }
+
     /// All its records, as they are now. What makes no sense is left out: it is of a newer version, or of a member that
     /// lies, which can do so of itself alone.
     pub fn follow(&mut self, records: &[Told]) -> News {
@@ -340,6 +349,22 @@ mod tests {
         );
         let gone = publisher.forget_midplane();
         assert_eq!((gone.len(), held.take(gone).len()), (4, 0));
+    }
+
+    #[test]
+    fn what_a_manager_told_before_it_was_known_as_one_is_news_again() {
+        let (mut publisher, mut held, mut follower) =
+            (Publisher::default(), Held::default(), Follower::default());
+        let own = publisher.batch(&config(), 1_000, Whose::Own, &batch(&[("x/a", 1.0)]));
+        held.take(own);
+        let chassis = Batch { source: "psu".to_owned(), ..batch(&[("psu/volts", 12.0)]) };
+        held.take(publisher.batch(&config(), 1_000, Whose::Midplane, &chassis));
+        let all = held.take(acted(&[]).into_iter().collect());
+        let whose = |news: &News| news.batches.iter().map(|(whose, _)| *whose).collect::<Vec<_>>();
+        assert_eq!(whose(&follower.follow(&all)), [Whose::Midplane, Whose::Own]);
+        follower.hear_again_as_manager();
+        let news = follower.follow(&all);
+        assert_eq!((whose(&news), news.acted), (vec![Whose::Midplane], Some(vec![])));
     }
 
     #[test]
