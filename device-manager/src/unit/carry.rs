@@ -76,7 +76,7 @@ impl Carrier {
                 Ok(line) => {
                     let _ = happened.send(Happened::Carries(no, Ok(Carried::Serial))).await;
                     serial::serve(line, link).await;
-                    let _ = happened.send(Happened::Cut(no)).await;
+                    let _ = happened.send(Happened::Lost(no)).await;
                 }
                 Err(why) => drop(happened.send(Happened::Carries(no, Err(why))).await),
             }
@@ -106,6 +106,12 @@ impl Carrier {
             }
         }
         lost
+    }
+
+    /// Whether a lease has a data path that was not cut yet.
+    #[must_use]
+    pub fn has(&self, no: u64) -> bool {
+        self.paths.contains_key(&no)
     }
 
     /// Cuts a lease's data path, and says when that is done.

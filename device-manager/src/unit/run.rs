@@ -42,6 +42,8 @@ const QUIET: Duration = Duration::from_millis(30);
 const LOOK: Duration = Duration::from_secs(2);
 /// Between two looks at data paths that the kernel carries.
 const WATCH: Duration = Duration::from_millis(100);
+/// A data path that is lost may be so because its device is: that is known this much later.
+const WHY: Duration = Duration::from_millis(100);
 /// A holder says at once what it comes for.
 const FIRST: Duration = Duration::from_secs(5);
 
@@ -83,6 +85,8 @@ pub enum Happened {
     Carries(u64, Result<Carried, String>),
     /// See [`Event::Cut`].
     Cut(u64),
+    /// A lease's data are carried no more, though nobody asked for that.
+    Lost(u64),
 }
 
 struct ManagerLink {
@@ -110,6 +114,8 @@ struct Shell {
     list: Watched,
     links: BTreeMap<ConnId, ManagerLink>,
     holders: BTreeMap<ConnId, HolderConn>,
+    /// Leases whose data path was lost, and when it is found out why.
+    lost: (Vec<u64>, Option<Instant>),
     next: ConnId,
 }
 
@@ -183,6 +189,7 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
         list,
         links,
         holders,
+        lost: (vec![], None),
         next: 1,
     };
     shell.inventory();
@@ -237,11 +244,9 @@ impl Shell {
         loop {
             let wait = self.core.next().saturating_sub(boot_clock());
             let tick = sleep(Duration::from_micros(wait.min(60_000_000)));
-            let quiet = async {
-                match rung {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
+            let at = async |at: Option<Instant>| match at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
             };
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -255,9 +260,10 @@ impl Shell {
                     // Not put off for ever by a device that comes and goes all the time.
                     rung.get_or_insert_with(|| Instant::now() + QUIET);
                 }
-                () = quiet => { rung = None; self.inventory(); }
+                () = at(rung) => { rung = None; self.inventory(); }
+                () = at(self.lost.1) => self.cut_lost(),
                 _ = look.tick() => { self.inventory(); self.read_list().await; }
-                _ = watch.tick() => for no in self.carrier.lost() { self.carrier.cut(no); },
+                _ = watch.tick() => for no in self.carrier.lost() { self.lost(no); },
                 _ = kick.tick() => if let Some(watchdog) = &watchdog { watchdog.kick() },
                 () = tick => self.tell(Event::Tick),
             }
@@ -270,6 +276,22 @@ impl Shell {
     fn inventory(&mut self) {
         let found = inventory::scan(Path::new("/sys"), &self.own, &self.config.offer);
         self.tell(Event::Inventory(found));
+    }
+
+    fn lost(&mut self, no: u64) {
+        self.lost.0.push(no);
+        self.lost.1.get_or_insert_with(|| Instant::now() + WHY);
+    }
+
+    /// What was lost is cut. If the device is gone, its lease has ended for that reason first.
+    fn cut_lost(&mut self) {
+        let (lost, _) = std::mem::take(&mut self.lost);
+        self.inventory();
+        for no in lost {
+            if self.carrier.has(no) {
+                self.carrier.cut(no);
+            }
+        }
     }
 
     /// Who may be this unit's manager, and where each is.
@@ -322,6 +344,7 @@ impl Shell {
                 self.tell(Event::Carries(no, result));
             }
             Happened::Cut(no) => self.tell(Event::Cut(no)),
+            Happened::Lost(no) => self.lost(no),
         }
     }
 
