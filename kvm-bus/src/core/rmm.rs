@@ -394,9 +394,12 @@ impl Rmm {
         let Some(blade) = self.blades.get_mut(&addr) else { return };
         let Some(link) = blade.link.take() else { return };
         blade.silent_since = link.heard();
+        // How much of what was on its way was taken, the next session begins with.
+        blade.input_sent = 0;
         if std::mem::take(&mut blade.up) {
             self.events.push(Event::Down(addr));
         }
+        self.forget_screen(addr);
         self.uncoupled(addr);
     }
 }

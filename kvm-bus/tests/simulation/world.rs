@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One world.
 
-use std::collections::BTreeMap;
+#[path = "faults.rs"]
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kvm_bus::core::Micros;
 use kvm_bus::core::lmc::{Action, Lmc};
@@ -11,14 +15,19 @@ use kvm_bus::core::slave::Slave;
 use kvm_bus::wire::{Addr, ConsoleSettings, Decoder, Kind, Sources};
 use seeds::{Failure, Figures, Rng};
 
-use crate::bus::{Line, Noise};
+use crate::bus::Line;
 use crate::model::{Keys, Streams, said, typed};
+use faults::Lasting;
 
 const SECOND: Micros = 1_000_000;
 /// Faults come up to here, and end.
 const FAULTS_END: Micros = 12 * SECOND;
 /// Then all must be well within this, and stay so.
 const WELL: Micros = 32 * SECOND;
+/// Bytes that a console takes at once.
+const ROOM: usize = 4096;
+/// Columns and rows of screens.
+const SIZES: [(u8, u8); 3] = [(80, 25), (132, 43), (40, 12)];
 
 struct Blade {
     lmc: Option<Lmc>,
@@ -29,7 +38,12 @@ struct Blade {
     back_at: Micros,
     said: u64,
     room: usize,
+    /// Whether its console is plugged in, and until when that takes nothing.
+    console: bool,
+    blocked_until: Micros,
     screen: Screen,
+    /// What was ever on its screen.
+    shown: BTreeSet<u64>,
     streams: Streams,
 }
 
@@ -60,6 +74,9 @@ pub struct World {
     /// Choices as they were told, to be told once more when all is quiet.
     choices: Vec<Vec<u8>>,
     told_again: bool,
+    lasting: Option<Lasting>,
+    /// Who is chosen next, if that is settled.
+    again: Option<Addr>,
 }
 
 impl World {
@@ -90,8 +107,11 @@ impl World {
                 lives: 0,
                 back_at: rng.below(SECOND),
                 said: 0,
-                room: 4096,
+                room: ROOM,
+                console: true,
+                blocked_until: 0,
                 screen: Screen::blank(80, 25),
+                shown: BTreeSet::new(),
                 streams: Streams::default(),
             })
             .collect();
@@ -129,6 +149,10 @@ impl World {
                 "gaps",
                 "typed input lost with its lmc",
                 "screens",
+                "consoles pulled",
+                "consoles that took nothing",
+                "worlds with a line cut for good",
+                "worlds with an lmc dead for good",
             ]
             .map(|name| (name, 0))
             .into(),
@@ -138,6 +162,8 @@ impl World {
             couple_next: 2 * SECOND,
             choices: vec![],
             told_again: false,
+            lasting: None,
+            again: None,
             rng,
         }
     }
@@ -233,7 +259,9 @@ impl World {
             let mut lmc = Lmc::new(addr, &format!("b{}", blade.slot), blade.life);
             lmc.set_baud(self.lines[0][0].baud as u32);
             lmc.set_sources(Sources::default(), Some(ConsoleSettings::default()));
+            blade.console = true;
             lmc.console_takes(self.now, blade.room);
+            blade.shown.insert(digest(&blade.screen));
             lmc.screen_is(self.now, blade.screen.clone());
             blade.lmc = Some(lmc);
             blade.slave = Slave::new(addr);
@@ -243,120 +271,12 @@ impl World {
         }
     }
 
-    /// Something breaks, or all is mended.
-    fn fault(&mut self) {
-        self.next_fault = self.now + self.rng.between(SECOND / 5, 3 * SECOND);
-        if self.now >= FAULTS_END || !self.faulty {
-            self.next_fault = Micros::MAX;
-            for line in self.lines.iter_mut().chain(&mut self.control).flatten() {
-                (line.noise, line.cut) = (Noise::default(), false);
-            }
-            return;
-        }
-        let at = self.rng.index(self.lines.len());
-        match self.rng.below(10) {
-            0 => {
-                self.lines[at].iter_mut().for_each(|line| line.cut = true);
-                self.count("lines cut", 1);
-                self.say(|| format!("line {at} is cut"));
-            }
-            1 => {
-                let way = self.rng.index(2);
-                self.lines[at][way].cut = true;
-                self.count("lines cut one way", 1);
-                self.say(|| format!("line {at} is cut one way, {way}"));
-            }
-            2 | 3 => {
-                let noise = Noise {
-                    flip: self.rng.below(200),
-                    lose: self.rng.below(100),
-                    repeat: self.rng.below(100),
-                    garbage: self.rng.below(100),
-                    replay: self.rng.below(60),
-                };
-                self.lines[at].iter_mut().for_each(|line| line.noise = noise);
-                if !self.control.is_empty() {
-                    let at = self.rng.index(self.control.len());
-                    self.control[at].iter_mut().for_each(|line| line.noise = noise);
-                }
-                self.count("lines with noise", 1);
-                self.say(|| format!("line {at} has {noise:?}"));
-            }
-            4 | 5 => self.kill_lmc(),
-            6 => self.kill_rmm(),
-            _ => {
-                for line in self.lines.iter_mut().flatten() {
-                    (line.noise, line.cut) = (Noise::default(), false);
-                }
-                self.say(|| "lines are mended".to_owned());
-            }
-        }
-    }
-
-    fn kill_lmc(&mut self) {
-        let at = self.rng.index(self.blades.len());
-        let back_at = self.now + self.rng.between(SECOND / 100, 5 * SECOND);
-        let blade = &mut self.blades[at];
-        if blade.lmc.take().is_none() {
-            return;
-        }
-        blade.back_at = back_at;
-        blade.streams.lmc_died();
-        let slot = blade.slot;
-        // Its kernel lets keys go when the daemon's device ends with it.
-        self.keys.down.remove(&slot);
-        self.count("lmcs killed", 1);
-        self.say(|| format!("slot {slot} dies"));
-    }
-
-    fn kill_rmm(&mut self) {
-        if self.rmm.take().is_none() {
-            return;
-        }
-        self.rmm_back_at = self.now + self.rng.between(SECOND / 100, 9 * SECOND);
-        self.known.clear();
-        for blade in &mut self.blades {
-            blade.streams.input_lost();
-            if let Some(heard) = blade.streams.heard_up_to() {
-                self.known.insert(blade.slot, heard);
-            }
-        }
-        self.held.clear();
-        self.keys.idle_since = Some(self.now);
-        self.count("rmms killed", 1);
-        self.say(|| "the RMM dies".to_owned());
-    }
-
     /// What blades and the operator do.
     fn work(&mut self) {
         self.next_work = self.now + self.rng.between(1_000, 100_000);
         let at = self.rng.index(self.blades.len());
         let (now, quiet) = (self.now, self.now > FAULTS_END + 6 * SECOND);
-        let blade = &mut self.blades[at];
-        if let Some(lmc) = &mut blade.lmc {
-            if !quiet {
-                // Half of what the slowest line carries, and at times much at once.
-                let much = self.rng.permille(3);
-                // More than an LMC keeps, where a line is fast enough to catch up.
-                let most = if self.lines[0][0].baud > 500_000 { 90_000 } else { 20_000 };
-                let count = if much { self.rng.between(1000, most) } else { self.rng.below(200) };
-                let bytes: Vec<u8> = (blade.said..blade.said + count)
-                    .map(|at| said(blade.slot, blade.life, at))
-                    .collect();
-                blade.said += count;
-                lmc.console_said(now, &bytes);
-                if self.rng.permille(300) {
-                    for _ in 0..self.rng.below(200) {
-                        let at = self.rng.index(blade.screen.cells.len());
-                        blade.screen.cells[at] = ((b'a' + self.rng.byte() % 26) as char, 7);
-                    }
-                    lmc.screen_is(now, blade.screen.clone());
-                }
-            }
-            // The console is slow, and at times takes nothing.
-            blade.room = (blade.room + 400).min(4096);
-            lmc.console_takes(now, blade.room);
-        }
+        self.blade_works(at, quiet);
         let slot = self.blades[at].slot;
         let addr = Addr::blade(slot).expect("a slot");
         let Some(rmm) = &mut self.rmm else { return };
@@ -371,17 +291,91 @@ impl World {
         self.operate(quiet);
     }
 
+    fn blade_works(&mut self, at: usize, quiet: bool) {
+        let now = self.now;
+        self.console_changes(at, quiet);
+        let blade = &mut self.blades[at];
+        let Some(lmc) = &mut blade.lmc else { return };
+        if !quiet && blade.console {
+            // Half of what the slowest line carries, and at times much at once.
+            let much = self.rng.permille(3);
+            // More than an LMC keeps, where a line is fast enough to catch up.
+            let most = if self.lines[0][0].baud > 500_000 { 90_000 } else { 20_000 };
+            let count = if much { self.rng.between(1000, most) } else { self.rng.below(200) };
+            let bytes: Vec<u8> = (blade.said..blade.said + count)
+                .map(|at| said(blade.slot, blade.life, at))
+                .collect();
+            blade.said += count;
+            lmc.console_said(now, &bytes);
+        }
+        if !quiet && self.rng.permille(300) {
+            if self.rng.permille(50) {
+                let (columns, rows) = *self.rng.pick(&SIZES);
+                blade.screen = Screen::blank(columns, rows);
+            }
+            for _ in 0..self.rng.below(200) {
+                let at = self.rng.index(blade.screen.cells.len());
+                let shown = b"abcdefghij   "[self.rng.index(13)];
+                blade.screen.cells[at] = (shown as char, 7);
+            }
+            blade.shown.insert(digest(&blade.screen));
+            lmc.screen_is(now, blade.screen.clone());
+        }
+        // The console is slow, and at times takes nothing.
+        let blocked = !blade.console || now < blade.blocked_until;
+        blade.room = if blocked { 0 } else { (blade.room + 400).min(ROOM) };
+        lmc.console_takes(now, blade.room);
+    }
+
+    /// It is pulled, plugged in again, or held.
+    fn console_changes(&mut self, at: usize, quiet: bool) {
+        let blade = &mut self.blades[at];
+        let Some(lmc) = &mut blade.lmc else { return };
+        let change = match blade.console {
+            true if !quiet && self.rng.permille(10) => Some("consoles pulled"),
+            true if !quiet && self.rng.permille(10) => {
+                blade.blocked_until = self.now + self.rng.below(2 * SECOND);
+                Some("consoles that took nothing")
+            }
+            false if quiet || self.rng.permille(200) => {
+                blade.console = true;
+                lmc.set_sources(Sources::default(), Some(ConsoleSettings::default()));
+                None
+            }
+            _ => None,
+        };
+        if change == Some("consoles pulled") {
+            blade.console = false;
+            lmc.set_sources(Sources::default(), None);
+        }
+        if let Some(name) = change {
+            self.count(name, 1);
+        }
+    }
+
     fn operate(&mut self, quiet: bool) {
         let now = self.now;
+        // The last choice is one that can be.
+        let may_be = |at: &usize| !quiet || self.is_reached(*at);
+        let choices: Vec<usize> = (0..self.blades.len()).filter(may_be).collect();
         let Some(rmm) = &mut self.rmm else { return };
         if self.couple_next <= now {
-            let at = self.rng.index(self.blades.len());
+            let at = *self.rng.pick(&choices);
             self.couple_next = now + self.rng.between(SECOND / 10, 5 * SECOND);
             if quiet {
                 self.couple_next = Micros::MAX;
             }
-            let addr = Addr::blade(self.blades[at].slot);
-            let target = addr.filter(|_| quiet || self.rng.permille(950));
+            let mut target = Addr::blade(self.blades[at].slot);
+            if let Some(again) = self.again.take().filter(|_| !quiet) {
+                target = Some(again);
+            } else if !quiet && self.rng.permille(200) {
+                // Nobody, and at times the one before again, while much from it is on its way.
+                self.again = rmm.coupled().filter(|_| self.rng.permille(800));
+                if self.again.is_some() {
+                    self.couple_next = now + self.rng.between(SECOND / 100, SECOND / 2);
+                }
+                target = None;
+            }
             if rmm.coupled() == target {
                 return;
             }
@@ -540,7 +534,14 @@ impl World {
                     return Err(format!("{blade} was not coupled: {why}"));
                 }
             }
-            Event::Screen(_) => self.count("screens", 1),
+            Event::Screen(blade) => {
+                self.count("screens", 1);
+                let screen = self.rmm.as_ref().and_then(|rmm| rmm.screen(blade)).map(digest);
+                let found = self.blades.iter_mut().find(of(blade)).ok_or("no such blade")?;
+                if screen.is_some_and(|screen| !found.shown.contains(&screen)) {
+                    return Err(format!("{blade} never showed what is shown of it"));
+                }
+            }
             other => {
                 if !self.faulty && matches!(other, Event::Down(_) | Event::Conflict(_)) {
                     return Err(format!("{other:?} without a fault"));
@@ -592,8 +593,15 @@ impl World {
 
     fn all_is_well(&mut self) -> Result<(), String> {
         let rmm = self.rmm.as_ref().ok_or("the RMM is not back")?;
-        for blade in &self.blades {
+        for (at, blade) in self.blades.iter().enumerate() {
             let (slot, addr) = (blade.slot, Addr::blade(blade.slot).expect("a slot"));
+            if !self.is_reached(at) {
+                let rmms = blade.lmc.as_ref().map(Lmc::rmms).unwrap_or_default();
+                if rmm.link(addr).is_some() || !rmms.is_empty() {
+                    return Err(format!("slot {slot} is not reached, and has a session"));
+                }
+                continue;
+            }
             if rmm.link(addr).is_none() {
                 return Err(format!("slot {slot} has no session"));
             }
@@ -631,4 +639,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn digest(screen: &Screen) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (screen.columns, screen.rows, screen.cursor, &screen.cells).hash(&mut hasher);
+    hasher.finish()
 }

@@ -35,9 +35,11 @@ pub(super) struct Blade {
     pub(super) input: VecDeque<u8>,
     input_at: u64,
     /// How many of them are in the window.
-    input_sent: usize,
+    pub(super) input_sent: usize,
     pub(super) screen: Option<Screen>,
     change: Vec<u8>,
+    /// A change made no sense, and the LMC is to send the whole screen.
+    repaint: bool,
     lives: (u8, Micros),
 }
 
@@ -56,6 +58,7 @@ impl Blade {
             input_sent: 0,
             screen: None,
             change: vec![],
+            repaint: false,
             lives: (0, 0),
         }
     }
@@ -97,7 +100,8 @@ impl Blade {
         let taken = usize::try_from(console.taken.saturating_sub(self.input_at)).unwrap_or(0);
         let taken = taken.min(self.input.len());
         self.input.drain(..taken);
-        self.input_at = console.taken;
+        // Within a session more may be known to be taken by now.
+        self.input_at = self.input_at.max(console.taken);
         self.input_sent = 0;
         let from = from.max(console.start);
         self.console = Some((console.life, from));
@@ -117,7 +121,7 @@ impl Rmm {
                 self.console(addr, &message);
             }
             while let Some(part) = self.take(now, addr, Class::Screen) {
-                self.screen_part(now, addr, &part);
+                self.screen_part(addr, &part);
             }
             self.fill(now, addr);
         }
@@ -175,7 +179,7 @@ impl Rmm {
         self.events.push(Event::Console { blade: addr, at: (life, at), bytes: new.to_vec() });
     }
 
-    fn screen_part(&mut self, now: Micros, addr: Addr, part: &[u8]) {
+    fn screen_part(&mut self, addr: Addr, part: &[u8]) {
         let Some(blade) = self.blades.get_mut(&addr) else { return };
         let Some((flags, piece)) = part.split_first() else { return };
         if flags & 1 == 1 {
@@ -183,6 +187,8 @@ impl Rmm {
         }
         if blade.change.len() + piece.len() > MOST_DEFLATED {
             blade.change.clear();
+            blade.screen = None;
+            blade.repaint = true;
             return;
         }
         blade.change.extend(piece);
@@ -191,14 +197,15 @@ impl Rmm {
         }
         let change = std::mem::take(&mut blade.change);
         if flags & 4 == 4 {
-            blade.screen = None;
+            blade.screen = Some(Screen::default());
         }
-        let screen = blade.screen.get_or_insert_default();
+        // A change of a screen that is forgotten was made for the choice before; a whole one follows.
+        let Some(screen) = &mut blade.screen else { return };
         if screen.apply(&change).is_ok() {
             self.events.push(Event::Screen(addr));
         } else {
             blade.screen = None;
-            self.tell(now, addr, &ToLmc::Repaint);
+            blade.repaint = true;
         }
     }
 
@@ -207,6 +214,10 @@ impl Rmm {
         let coupled = self.coupled.is_some_and(|(coupled, _)| coupled == addr);
         let Some(blade) = self.blades.get_mut(&addr) else { return };
         let Some(link) = blade.link.as_mut().filter(|_| blade.up) else { return };
+        if blade.repaint && link.room(Class::Control) > 0 {
+            blade.repaint = false;
+            let _ = link.send(now, Class::Control, encode(&ToLmc::Repaint), &mut out);
+        }
         while coupled
             && link.room(Class::Input) > 0
             && let Some(message) = self.keys.pop_front()
@@ -219,7 +230,9 @@ impl Rmm {
             blade.input_at += blade.input_sent as u64;
             blade.input_sent = 0;
         }
-        while link.room(Class::Console) > 0 && blade.input_sent < blade.input.len() {
+        // What the console has taken is known once the LMC has told of it.
+        let told = blade.info.as_ref().is_some_and(|info| info.console.is_some());
+        while told && link.room(Class::Console) > 0 && blade.input_sent < blade.input.len() {
             let next = blade.input.iter().skip(blade.input_sent).take(INPUT_CHUNK);
             let bytes: Vec<u8> = next.copied().collect();
             let offset = blade.input_at + blade.input_sent as u64;
@@ -231,11 +244,12 @@ impl Rmm {
         }
     }
 
-    /// A session that began without its Info is none yet for the shell.
+    /// The next that comes is a whole one.
     pub(super) fn forget_screen(&mut self, addr: Addr) {
         if let Some(blade) = self.blades.get_mut(&addr) {
             blade.screen = None;
             blade.change.clear();
+            blade.repaint = false;
         }
     }
 }

@@ -71,7 +71,10 @@ impl Rmm {
             None => Step::Telling { again: now, until: now + GIVEN_UP },
         };
         self.choice = Some(Choice { target, by, number, step, look_at: now });
-        self.choose(now);
+        match step {
+            Step::Releasing { .. } => self.choose(now),
+            Step::Telling { .. } => self.tell_all(now),
+        }
     }
 
     /// Takes the next step, if it is time.
@@ -144,8 +147,11 @@ impl Rmm {
     }
 
     fn tell_all(&mut self, now: Micros) {
-        if let Some(choice) = &mut self.choice {
-            choice.step = Step::Telling { again: now, until: now + GIVEN_UP };
+        let Some(choice) = &mut self.choice else { return };
+        choice.step = Step::Telling { again: now, until: now + GIVEN_UP };
+        // Not when it is coupled: the new screen may be here before the word of that.
+        if let Some(target) = choice.target {
+            self.forget_screen(target);
         }
         self.choose(now);
     }
@@ -173,7 +179,6 @@ impl Rmm {
         }
         self.choice = None;
         self.coupled = Some((from, number));
-        self.forget_screen(from);
         if let Some(link) = self.blades.get_mut(&from).and_then(|blade| blade.link.as_mut()) {
             link.set_coupled(true);
         }
