@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # limit: 240
+# profile: full
 # The kernel's own NBD client on our server: a file system made, used, trimmed, checked, over TCP and a Unix socket.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh

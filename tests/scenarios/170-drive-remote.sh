@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # limit: 200
+# profile: full
 # A drive of another NBD server is shared with blades: read there once, through an outage, written back.
 BLADES=3
 # shellcheck source=lib.sh source-path=SCRIPTDIR

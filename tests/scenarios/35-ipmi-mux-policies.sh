@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # limit: 200
+# profile: full
 # Through a node with the policy `monitor` no command changes the BMC's state, however it is wrapped up, and what only reads works.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # limit: 200
+# profile: full
 # With take_over scripts that name no device go through the mux; after each end of the daemon the name is the kernel's.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
