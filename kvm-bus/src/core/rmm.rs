@@ -92,6 +92,8 @@ pub struct Rmm {
     epoch: u32,
     next_session: u32,
     blades: BTreeMap<Addr, Blade>,
+    /// When it began.
+    born: Option<Micros>,
     beat_at: Micros,
     /// Who is coupled, by which choice.
     coupled: Option<(Addr, u32)>,
@@ -113,6 +115,7 @@ impl Rmm {
             epoch,
             next_session: random,
             blades: BTreeMap::new(),
+            born: None,
             beat_at: 0,
             coupled: None,
             couplings: 0,
@@ -152,6 +155,7 @@ impl Rmm {
 
     /// Time passes.
     pub fn tick(&mut self, now: Micros) {
+        self.born.get_or_insert(now);
         if let Some(late) = lateness(now, self.wake()).filter(|_| self.beat_at > 0) {
             let links = self.blades.values_mut().filter_map(|blade| blade.link.as_mut());
             links.for_each(|link| link.forgive(now, late));

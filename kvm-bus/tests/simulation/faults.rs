@@ -96,7 +96,7 @@ impl World {
         self.rmm_back_at = self.now + self.rng.between(SECOND / 100, 9 * SECOND);
         self.known.clear();
         for blade in &mut self.blades {
-            blade.streams.input_lost();
+            blade.streams.rmm_died();
             if let Some(heard) = blade.streams.heard_up_to() {
                 self.known.insert(blade.slot, heard);
             }

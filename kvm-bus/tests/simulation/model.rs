@@ -92,6 +92,12 @@ impl Streams {
         self.may_skip_to = self.accepted;
     }
 
+    /// The next RMM goes on from the last byte that was heard, and tells of all that is missing since then.
+    pub fn rmm_died(&mut self) {
+        self.input_lost();
+        (self.gap, self.unknown_gap) = (0, false);
+    }
+
     pub fn all_wrote(&self) -> bool {
         self.next.max(self.may_skip_to) >= self.accepted
     }

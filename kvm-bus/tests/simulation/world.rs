@@ -498,6 +498,7 @@ impl World {
         let of = |addr: Addr| move |blade: &&mut Blade| blade.slot == addr.byte();
         match event {
             Event::Console { blade, at, bytes } => {
+                self.say(|| format!("RMM: {blade} says {} from {at:?}", bytes.len()));
                 let found = self.blades.iter_mut().find(of(blade)).ok_or("no such blade")?;
                 found.streams.heard(blade.byte(), at, &bytes)?;
                 self.count("console bytes heard", bytes.len() as u64);
@@ -505,6 +506,9 @@ impl World {
             Event::Gap { blade, lost } => {
                 let found = self.blades.iter_mut().find(of(blade)).ok_or("no such blade")?;
                 found.streams.gap(lost);
+                let said = found.said;
+                self.say(|| format!("RMM: {blade} has a gap of {lost:?} in {said}"));
+                let found = self.blades.iter_mut().find(of(blade)).ok_or("no such blade")?;
                 if let Some(lost) = lost
                     && found.said < 60_000
                 {
@@ -532,6 +536,10 @@ impl World {
                 self.count("refused", 1);
                 if !self.faulty && self.now > 3 * SECOND {
                     return Err(format!("{blade} was not coupled: {why}"));
+                }
+                // Whoever was the last to choose, as an RMM had just come back, chooses again.
+                if self.couple_next == Micros::MAX {
+                    self.couple_next = self.now + SECOND;
                 }
             }
             Event::Screen(blade) => {

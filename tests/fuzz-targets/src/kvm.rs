@@ -210,7 +210,9 @@ pub fn kvm_control(data: &[u8]) -> Reached {
     lmc.set_sources(Sources::default(), Some(ConsoleSettings::default()));
     lmc.console_takes(0, 100);
     let mut input = Input::new(data);
-    let mut now = 1_000_000;
+    // The RMM is there for so long that it waits for nobody of an earlier life.
+    rmm.tick(0);
+    let mut now = 10_000_000;
     let (mut keys, mut room) = (0, 100_usize);
     while !input.rest().is_empty() {
         let what = input.u8();

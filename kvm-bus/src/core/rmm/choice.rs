@@ -13,6 +13,8 @@ use crate::wire::{
 
 /// Until a choice is told again.
 const AGAIN: Micros = ms(150);
+/// Whoever an earlier life of this RMM had coupled has let its keys go by itself after so long.
+const BY_ITSELF: Micros = DEAD_COUPLED + ms(500);
 /// Until it is given up.
 const GIVEN_UP: Micros = ms(3000);
 
@@ -39,6 +41,8 @@ pub(super) struct Choice {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
+    /// Waits for the one of an earlier life, whichever that was.
+    Waiting { until: Micros },
     /// Waits for the one before.
     Releasing { old: Addr, number: u32, up: bool, told: bool },
     /// Tells all.
@@ -62,17 +66,19 @@ impl Rmm {
         let number = self.couplings;
         let old = self.coupled.take().or_else(|| match self.choice.take()?.step {
             Step::Releasing { old, number, .. } => Some((old, number)),
-            Step::Telling { .. } => None,
+            Step::Waiting { .. } | Step::Telling { .. } => None,
         });
         self.keys.clear();
         self.pressed = Pressed::default();
+        let until = *self.born.get_or_insert(now) + BY_ITSELF;
         let step = match old {
             Some((old, number)) => Step::Releasing { old, number, up: false, told: false },
+            None if target.is_some() && now < until => Step::Waiting { until },
             None => Step::Telling { again: now, until: now + GIVEN_UP },
         };
         self.choice = Some(Choice { target, by, number, step, look_at: now });
         match step {
-            Step::Releasing { .. } => self.choose(now),
+            Step::Waiting { .. } | Step::Releasing { .. } => self.choose(now),
             Step::Telling { .. } => self.tell_all(now),
         }
     }
@@ -82,6 +88,8 @@ impl Rmm {
         let Some(choice) = &mut self.choice else { return };
         choice.look_at = now + AGAIN;
         match choice.step {
+            Step::Waiting { until } if until <= now => self.tell_all(now),
+            Step::Waiting { until } => choice.look_at = until,
             Step::Releasing { old, number, up, told } => self.release(now, old, number, up, told),
             Step::Telling { again, until } if again <= now => {
                 let (target, number, by) = (choice.target, choice.number, choice.by);
