@@ -82,6 +82,10 @@ pub fn group(data: &[u8]) -> Reached {
             6 => events.push(Event::LinkEnded(name("a"), link)),
             _ => events.push(Event::Tick),
         }
+        // Time passes for it also where what came was nothing.
+        if events.is_empty() {
+            events.push(Event::Tick);
+        }
     }
 }
 
@@ -115,11 +119,17 @@ fn settings(bytes: &[u8], reached: &mut Reached) {
     if let Ok(envelope) = Envelope::decode(bytes) {
         assert_eq!(Envelope::decode(&envelope.encode()).as_ref(), Ok(&envelope));
         let request = envelope.request().and_then(|request| request.check().map(|()| request));
+        let leads = request.as_ref().ok().and_then(Request::leader);
         reached.insert(match request {
             Ok(Request::Vote(_)) => "vote",
             Ok(Request::Append(_)) => "entries",
             Ok(Request::Snapshot(_)) => "state",
-            Ok(Request::Propose(_)) => "proposal",
+            Ok(Request::Propose(proposal)) => {
+                assert!(leads.is_none(), "who proposes does not lead");
+                // It is shown to whoever looks at the log.
+                assert!(!proposal.who.to_string().contains(char::is_control));
+                "proposal"
+            }
             Err(_) => "envelope",
         });
     }
@@ -128,6 +138,13 @@ fn settings(bytes: &[u8], reached: &mut Reached) {
     {
         let (kind, body) = change.encode();
         assert_eq!(Change::decode(kind, &body).as_ref(), Ok(&change));
-        reached.insert("change");
+        reached.insert(match change {
+            Change::Set(_) => "set",
+            Change::Remove(_) => "remove",
+            Change::Order(_) => "order",
+            Change::OrderDone(_) => "order done",
+            Change::Admit(_) => "admit",
+            Change::Dismiss(_) => "dismiss",
+        });
     }
 }

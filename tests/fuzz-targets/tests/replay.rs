@@ -382,7 +382,16 @@ fn group_corpus() {
             "closed",
             "set back",
             "envelope",
-            "change",
+            "vote",
+            "entries",
+            "state",
+            "proposal",
+            "set",
+            "remove",
+            "order",
+            "order done",
+            "admit",
+            "dismiss",
         ],
     );
 }

@@ -178,6 +178,12 @@ fn configurations() {
     config("read-only", "read-only share", &share("read = [\"*\", \"b\"]\nkind = \"disk\""));
     config("exclusive", "exclusive share", &share("mode = \"exclusive\"\nwrite = [\"b\"]"));
     config("private", "private share", &share("mode = \"private\"\ndescription = \"x\""));
+    config("cd", "read-only share", &share("kind = \"cd\""));
+    let remote = |uri: &str| format!("[shares.a]\nnbd = \"{uri}\"");
+    config("remote", "read-only share", &remote("nbd://mm.example/a"));
+    config("remote-odd", "another error", &remote("http://x"));
+    config("cache", "no share", "[serve]\ncache_mib = 64");
+    config("cache-little", "another error", "[serve]\ncache_mib = 0");
     config("nobody", "nobody may write", &share("mode = \"exclusive\""));
     config("writer", "writer of a read-only share", &share("write = [\"b\"]"));
     config("name", "bad name", "[shares.\"a b\"]\npath = \"/a\"");

@@ -2,9 +2,9 @@
 //! Conversations with a member of a group.
 
 use fuzz_targets::group as target;
-use group::settings::change::{Change, Set};
+use group::settings::change::{Change, OrderDone, Remove, Set};
 use group::settings::wire::{Envelope, Kind};
-use group::settings::{Expect, Reign};
+use group::settings::{Expect, MemberId, Order, OrderId, OrderResult, Reign};
 use group::wire::{Beat, Channel, Class, Echo, Flags, Life, Message, Push, Record, Welcome};
 
 use crate::seed;
@@ -85,10 +85,42 @@ pub fn write() {
         let envelope = Envelope { reign: Reign::default(), kind, payload };
         conversation(name, name, &entry(4, &envelope.encode()));
     }
-    let (key, value) = ("name".to_owned(), vec![1, 2]);
-    let (kind, body) = Change::Set(Set { key, value, expect: Expect::Any }).encode();
-    let kind = u8::try_from(kind).expect("there are few kinds");
-    conversation("change", "change", &entry(4, &[&[kind], &body[..]].concat()));
+    for (name, change) in changes() {
+        let (kind, body) = change.encode();
+        let kind = u8::try_from(kind).expect("there are few kinds");
+        conversation(&name.replace(' ', "-"), name, &entry(4, &[&[kind], &body[..]].concat()));
+    }
+    let head = |version, kind| [&[version, kind], &[0; 24][..], &[1]].concat();
+    for (name, bytes) in [
+        ("answer-to-it", head(1, 128)),
+        ("refusal-of-it", head(1, 129)),
+        ("no-kind", head(1, 77)),
+        ("no-version", head(9, 1)),
+    ] {
+        let wanted = if name.starts_with("no") { "here" } else { "envelope" };
+        conversation(name, wanted, &entry(4, &bytes));
+    }
+}
+
+fn changes() -> [(&'static str, Change); 6] {
+    let (node, id) = (MemberId([7; 16]), OrderId([8; 16]));
+    let key = || "name".to_owned();
+    let order = Order {
+        id,
+        to: node,
+        subject: "slot 3".to_owned(),
+        what: vec![1],
+        deadline: 9,
+        expect_boot: Some([2; 16]),
+    };
+    [
+        ("set", Change::Set(Set { key: key(), value: vec![1, 2], expect: Expect::Any })),
+        ("remove", Change::Remove(Remove { key: key(), expect: Expect::Absent })),
+        ("order", Change::Order(order)),
+        ("order done", Change::OrderDone(OrderDone { id, result: OrderResult::Done(vec![1]) })),
+        ("admit", Change::Admit(node)),
+        ("dismiss", Change::Dismiss(node)),
+    ]
 }
 
 /// In the layout that the golden tests of `settings/wire` hold still.
