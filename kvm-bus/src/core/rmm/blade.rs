@@ -37,7 +37,8 @@ pub(super) struct Blade {
     /// How many of them are in the window.
     pub(super) input_sent: usize,
     pub(super) screen: Option<Screen>,
-    change: Vec<u8>,
+    /// Of a change of the screen, what has come since its beginning.
+    change: Option<Vec<u8>>,
     /// A change made no sense, and the LMC is to send the whole screen.
     repaint: bool,
     lives: (u8, Micros),
@@ -57,7 +58,7 @@ impl Blade {
             input_at: 0,
             input_sent: 0,
             screen: None,
-            change: vec![],
+            change: None,
             repaint: false,
             lives: (0, 0),
         }
@@ -183,19 +184,21 @@ impl Rmm {
         let Some(blade) = self.blades.get_mut(&addr) else { return };
         let Some((flags, piece)) = part.split_first() else { return };
         if flags & 1 == 1 {
-            blade.change.clear();
+            blade.change = Some(vec![]);
         }
-        if blade.change.len() + piece.len() > MOST_DEFLATED {
-            blade.change.clear();
+        // Of one whose beginning was forgotten nothing is made.
+        let Some(change) = &mut blade.change else { return };
+        if change.len() + piece.len() > MOST_DEFLATED {
+            blade.change = None;
             blade.screen = None;
             blade.repaint = true;
             return;
         }
-        blade.change.extend(piece);
+        change.extend(piece);
         if flags & 2 == 0 {
             return;
         }
-        let change = std::mem::take(&mut blade.change);
+        let Some(change) = blade.change.take() else { return };
         if flags & 4 == 4 {
             blade.screen = Some(Screen::default());
         }
@@ -248,7 +251,7 @@ impl Rmm {
     pub(super) fn forget_screen(&mut self, addr: Addr) {
         if let Some(blade) = self.blades.get_mut(&addr) {
             blade.screen = None;
-            blade.change.clear();
+            blade.change = None;
             blade.repaint = false;
         }
     }
