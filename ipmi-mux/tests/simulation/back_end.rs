@@ -71,7 +71,7 @@ impl World {
         let not_done = is_busy || (is_lost || is_timed_out) && self.rng.permille(500);
         let mut data = vec![if is_busy { 0xc0 } else { 0xc3 }];
         if !not_done {
-            self.executed += 1;
+            self.executed += u64::from(self.with_back_end.contains_key(&token));
             let before = self.model.sel.version;
             let answer = self.model.execute(self.now, out.netfn, out.cmd, &out.data);
             self.check_executed(&out, (order, at), before, &answer);

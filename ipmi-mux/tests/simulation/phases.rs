@@ -58,7 +58,7 @@ impl World {
         let before = self.executed;
         self.carry_out();
         while !self.oracle.was_executed(order) && self.is_right() && self.step() {}
-        let waited = self.executed - before - 1;
+        let waited = (self.executed - before).saturating_sub(1);
         let most = self.plan.limits.window as u64 + TURNS;
         self.demand(waited <= most, || format!("order {order} waited for {waited} others"));
         self.run_until(self.now + 10 * SECOND);

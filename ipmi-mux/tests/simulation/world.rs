@@ -68,6 +68,7 @@ pub struct World {
     /// What was sent, until it is executed.
     pub on_the_wire: HashMap<Token, (Outgoing, Option<usize>, Time)>,
     pub listens: bool,
+    /// What was executed while the mux waited for it: the BMC also does what was given up.
     pub executed: u64,
     pub requests_to_bmc: u64,
     /// Records whose header is of another version than the rest.
