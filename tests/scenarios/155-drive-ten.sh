@@ -127,7 +127,7 @@ if cat /tmp/drive-mount/kept >/dev/null 2>&1 && touch /tmp/drive-mount/new 2>/de
 fi
 umount /tmp/drive-mount
 insert disk3 1
-wait_for 10 "the host has it again" is_size "$(node 1 disk3)" $((2 << 20))
+wait_for 10 "the host has it again" host_has_size 1 disk3 $((2 << 20))
 disk3=$(node 1 disk3)
 fsck.ext4 -p "$disk3" >fsck.log 2>&1 || (($? < 2)) || fail "fsck: $(<fsck.log)"
 mount "$disk3" /tmp/drive-mount
@@ -162,7 +162,7 @@ refused 75 'the host has it mounted or open' eject disk4 b1
 check "a disk that is written is taken away by force" usb-gadget-drive eject --force disk4 b1
 writer_ended "its disk's end"
 insert disk4 1
-wait_for 10 "the host has it again" is_size "$(node 1 disk4)" $((2 << 20))
+wait_for 10 "the host has it again" host_has_size 1 disk4 $((2 << 20))
 check "what was flushed is there" stamps verify "$(node 1 disk4)" 4 stamps
 
 touch enough

@@ -29,7 +29,7 @@ base=$(sum $SRV/base.img)
 put_in() { usb-gadget-drive insert base "b$1"; }
 check "base is inserted at all" each put_in
 for blade in $(seq $BLADES); do
-    wait_for 30 "the host of b$blade has it" is_size "$(node "$blade" base)" $((2 << 20))
+    wait_for 30 "the host of b$blade has it" host_has_size "$blade" base $((2 << 20))
     head -c $((512 << 10)) /dev/urandom >"mine$blade"
 done
 write_own() {

@@ -16,7 +16,7 @@ for blade in 1 2 3; do start_blade "$blade" --functions 1 --disks 2 --cds 0; don
 wait_for 30 "three blades are connected" blades_there 3
 
 insert data 1
-wait_for 20 "its host has it" is_size "$(node 1 data)" $((2 << 20))
+wait_for 20 "its host has it" host_has_size 1 data $((2 << 20))
 start_writer "$(node 1 data)" 1 stamps1
 wait_for 20 "its host writes" grown stamps1 64
 refused 75 'is not let go by blade b1' handover data b2
@@ -24,7 +24,7 @@ refused 75 'the agent of blade b9 is not connected' handover --force data b9
 kill -0 "$writer" || fail "a refused hand-over ended the writer"
 check "by force it is handed over" usb-gadget-drive handover --force data b2
 writer_ended "the hand-over"
-wait_for 20 "the host of b2 has it" is_size "$(node 2 data)" $((2 << 20))
+wait_for 20 "the host of b2 has it" host_has_size 2 data $((2 << 20))
 check "with all that was flushed" stamps verify "$(node 2 data)" 1 stamps1
 status '[.shares[] | select(.name == "data").writer.blade] == ["b2"]' || fail "$(usb-gadget-drive status)"
 [[ -z $(drive 1 data state) ]] || fail "b1 still has it"
@@ -35,7 +35,7 @@ start_writer "$(node 2 data)" 2 stamps2
 wait_for 20 "the host of b2 writes" grown stamps2 64
 kill -STOP "$agent"
 check "it is taken from a stopped agent" usb-gadget-drive handover --force data b3
-wait_for 20 "the host of b3 has it" is_size "$(node 3 data)" $((2 << 20))
+wait_for 20 "the host of b3 has it" host_has_size 3 data $((2 << 20))
 check "with all that was flushed" stamps verify "$(node 3 data)" 2 stamps2
 check "and writes over it" stamps write "$(node 3 data)" 3 stamps3 64
 kill -CONT "$agent"

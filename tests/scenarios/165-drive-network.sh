@@ -17,7 +17,7 @@ start_manager
 start_blade 1 --functions 1 --disks 2 --cds 0
 wait_for 20 "the blade is connected" blades_there 1
 insert data 1
-wait_for 20 "its host has it" is_size "$(node 1 data)" $((8 << 20))
+wait_for 20 "its host has it" host_has_size 1 data $((8 << 20))
 disk=$(node 1 data)
 dmesg -C
 

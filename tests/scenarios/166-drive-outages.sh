@@ -32,8 +32,7 @@ server_killed() { kill -9 "$(server)"; sleep "$1"; systemctl reset-failed usb-ga
 agent_stopped() { kill -STOP "$(agent)"; sleep "$1"; kill -CONT "$(agent)"; }
 agent_killed() { kill -9 "$(agent)"; sleep "$1"; start_blade 1 --functions 1 --disks 2 --cds 0; }
 is_back() {
-    local at
-    is_drive 1 data inserted && at=$(node 1 data) && is_size "$at" $((2 << 20))
+    is_drive 1 data inserted && host_has_size 1 data $((2 << 20))
 }
 
 readonly AWAY=${1-20}

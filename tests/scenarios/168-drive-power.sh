@@ -70,8 +70,8 @@ wait_for 20 "the blades are connected" blades_there 2
 insert data 1
 insert base 2
 for round in 1 2; do
-    wait_for 30 "the host of b1 has its drive" is_size "$(node 1 data)" $((2 << 20))
-    wait_for 30 "and that of b2" is_size "$(node 2 base)" $((2 << 20))
+    wait_for 30 "the host of b1 has its drive" host_has_size 1 data $((2 << 20))
+    wait_for 30 "and that of b2" host_has_size 2 base $((2 << 20))
     start_writer "$(node 1 data)" 1$round data$round
     first=$writer
     start_writer "$(node 2 base)" 2$round base$round
@@ -84,8 +84,8 @@ for round in 1 2; do
     power_on
     is_back() { blades_there 2 && is_drive 1 data inserted && is_drive 2 base inserted; }
     wait_for 60 "all comes back" is_back
-    wait_for 30 "at the host of b1" is_size "$(node 1 data)" $((2 << 20))
-    wait_for 30 "and of b2" is_size "$(node 2 base)" $((2 << 20))
+    wait_for 30 "at the host of b1" host_has_size 1 data $((2 << 20))
+    wait_for 30 "and of b2" host_has_size 2 base $((2 << 20))
     check "what b1 had flushed is there" stamps verify "$(node 1 data)" 1$round data$round
     check "and what b2 had" stamps verify "$(node 2 base)" 2$round base$round
     [[ $(sum $SRV/base.img) == "$base" ]] || fail "the base was written to"

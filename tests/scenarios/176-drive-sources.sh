@@ -96,7 +96,7 @@ in_server umount $BOOT_ID
 
 # Full.
 insert base 2
-wait_for 20 "the host of b2 has base" is_size "$(node 2 base)" $((2 << 20))
+wait_for 20 "the host of b2 has base" host_has_size 2 base $((2 << 20))
 start_writer "$(node 2 base)" 1 stamps
 writer_ended "a full disk"
 wait_for 5 "a full disk is told" in_status 'overlay of blade b2 over share base: write: No space left on device'
@@ -104,8 +104,7 @@ wait_for 5 "and in the journal" logged usb-gadget-drive 'No space left on device
 wait_for 5 "and at the blade" logged drive-b2 'no space is left there'
 mount -o remount,size=32M $DRIVE_STATE
 wait_for 60 "with room it comes back" is_drive 2 base inserted
-has_base() { is_size "$(node 2 base)" $((2 << 20)); }
-wait_for 20 "at the host as well" has_base
+wait_for 20 "at the host as well" host_has_size 2 base $((2 << 20))
 check "with all that was flushed" stamps verify "$(node 2 base)" 1 stamps
 
 # A stranger.

@@ -121,6 +121,11 @@ is_size() { # NODE BYTES
     [[ $(blockdev --getsize64 "$1" 2>/dev/null) == "$2" ]]
 }
 
+host_has_size() { # BLADE SHARE BYTES
+    local at
+    at=$(node "$1" "$2") && is_size "$at" "$3"
+}
+
 is_copy() { # NODE FILE: it reads as FILE does
     is_size "$1" "$(stat -c %s "$2")" && [[ $(sum "$1") == $(sum "$2") ]]
 }
