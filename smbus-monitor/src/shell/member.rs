@@ -19,6 +19,7 @@ use super::heard::take;
 use super::kept::{self, Kept};
 use super::links::{Links, answer};
 use super::monitor::{MIDPLANE, Monitor};
+use super::overrides;
 use super::power::PowerOrder;
 use super::publish::{self, Follower, News, Publisher, Told};
 use crate::config::GroupConfig;
@@ -324,6 +325,7 @@ impl Member {
                 kept::read(state.keys().map(|(key, item)| (key.as_str(), item.value.as_slice())))
             });
             set(monitor, kept);
+            overrides::tell(monitor, &self.links).await;
         }
         let redirect = self.links.group.look(|core, _| match core.redirect() {
             Redirect::To(name) => Some(name.to_string()),

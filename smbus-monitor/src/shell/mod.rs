@@ -14,6 +14,7 @@ pub mod log;
 pub mod member;
 pub mod monitor;
 pub mod orders;
+mod overrides;
 pub mod power;
 pub mod prometheus;
 pub mod publish;
