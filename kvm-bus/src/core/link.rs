@@ -2,13 +2,14 @@
 //! One session between an RMM and an LMC, either end: windows, acknowledgements, signs of life.
 
 use super::arq::{Receiver, RoundTrip, Sender};
+use super::signs::Signs;
 use super::{Micros, ms};
 use crate::wire::{Addr, Class, Frame, Kind, RELIABLE};
 
 /// Between signs of life of a blade that is coupled, and of another one.
 const BEAT_COUPLED: Micros = ms(300);
 const BEAT: Micros = ms(1000);
-/// After so long without a sign the peer is gone: keys go up. Six beats may be lost.
+/// After so long without a sign the peer is gone: keys go up. An answer is up to two beats old, and four may be lost.
 pub const DEAD_COUPLED: Micros = ms(2000);
 /// The same of a blade that is not coupled, whose keys are up anyway.
 pub const DEAD: Micros = ms(6000);
@@ -38,9 +39,7 @@ pub struct Link {
     receivers: [Receiver; RELIABLE.len()],
     /// Of control and input, and of the classes behind them.
     trips: [RoundTrip; 2],
-    /// Signs of life by frames that go first; others may have waited long somewhere.
-    heard: Micros,
-    sent: Micros,
+    signs: Signs,
     ack_due: Option<Micros>,
     /// Classes to be acknowledged, a bit each.
     ack_for: u8,
@@ -60,8 +59,7 @@ impl Link {
             senders: Default::default(),
             receivers: Default::default(),
             trips: [RoundTrip::new(true), RoundTrip::new(false)],
-            heard: now,
-            sent: now,
+            signs: Signs::new(now),
             ack_due: None,
             ack_for: 0,
             coupled: false,
@@ -106,20 +104,28 @@ impl Link {
         self.again
     }
 
-    /// When the peer was last heard.
+    /// When the peer was last known to be there: it gave signs of life for at most [`DEAD_COUPLED`] or [`DEAD`] after that.
     #[must_use]
     pub fn heard(&self) -> Micros {
-        self.heard
+        self.signs.heard()
     }
 
     /// This end was late by so much, and has not read yet what came meanwhile: that is no silence of the peer.
     pub fn forgive(&mut self, now: Micros, late: Micros) {
-        self.heard = (self.heard + late).min(now);
+        self.signs.was_there((self.heard() + late).min(now));
     }
 
-    /// While the blade is coupled both ends give more signs of life, and miss them sooner.
-    pub fn set_coupled(&mut self, coupled: bool) {
-        self.coupled = coupled;
+    /// The blade is coupled: both ends give more signs of life, and miss them sooner. What they know of one another may be
+    /// older than that when it begins.
+    pub fn couple(&mut self, now: Micros) {
+        if !std::mem::replace(&mut self.coupled, true) {
+            self.signs.was_there(now);
+        }
+    }
+
+    /// It is coupled no more.
+    pub fn uncouple(&mut self) {
+        self.coupled = false;
     }
 
     /// Whether the peer has been silent for too long.
@@ -129,11 +135,11 @@ impl Link {
     }
 
     fn dies(&self) -> Micros {
-        self.heard + if self.coupled { DEAD_COUPLED } else { DEAD }
+        self.heard() + if self.coupled { DEAD_COUPLED } else { DEAD }
     }
 
     fn beats(&self) -> Micros {
-        self.sent + if self.coupled { BEAT_COUPLED } else { BEAT }
+        self.signs.beat() + if self.coupled { BEAT_COUPLED } else { BEAT }
     }
 
     /// Sends a message of a reliable class; gives it back if there is no room.
@@ -156,16 +162,13 @@ impl Link {
             payload.clone(),
         );
         out.push(self.data(class, seq, payload));
-        self.has_sent(now, class);
         Ok(())
     }
 
     /// A frame of this session came.
     pub fn receive(&mut self, now: Micros, frame: Frame) {
-        if frame.class <= Class::Input {
-            self.heard = now;
-        }
         match frame.kind {
+            Kind::Beat => self.signs.receive(frame.seq, &frame.payload),
             Kind::Ack => {
                 for entry in frame.payload.chunks_exact(5) {
                     let [class, n0, n1, b0, b1] = *entry else { continue };
@@ -206,13 +209,6 @@ impl Link {
         self.ack_due = Some(self.ack_due.map_or(due, |earlier| earlier.min(due)));
     }
 
-    /// Only what goes first is a sign of life.
-    fn has_sent(&mut self, now: Micros, class: Class) {
-        if class <= Class::Input {
-            self.sent = now;
-        }
-    }
-
     /// Sends what is due.
     pub fn tick(&mut self, now: Micros, out: &mut Vec<Frame>) {
         for class in RELIABLE {
@@ -220,7 +216,6 @@ impl Link {
             for (seq, payload) in self.senders[class as usize].again(now, trip) {
                 self.again += 1;
                 out.push(self.data(class, seq, payload));
-                self.has_sent(now, class);
             }
         }
         if self.ack_due.is_some_and(|due| due <= now) {
@@ -238,11 +233,12 @@ impl Link {
                 ack.payload.extend(bitmap.to_le_bytes());
             }
             out.push(ack);
-            self.sent = now;
         }
         if self.beats() <= now {
-            out.push(Frame::new(Class::Control, Kind::Beat, self.local, self.remote, self.session));
-            self.sent = now;
+            let beat =
+                Frame::new(Class::Control, Kind::Beat, self.local, self.remote, self.session);
+            let (seq, payload) = self.signs.send(now);
+            out.push(Frame { seq, payload, ..beat });
         }
     }
 
@@ -257,5 +253,46 @@ impl Link {
     fn data(&self, class: Class, seq: u16, payload: Vec<u8>) -> Frame {
         let frame = Frame::new(class, Kind::Data, self.local, self.remote, self.session);
         Frame { seq, payload, ..frame }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_line_says_again_keeps_no_session_alive() {
+        let [here, there] = [Addr::rmm(0), Addr::blade(1)].map(Option::unwrap);
+        let mut rmm = Link::new(0, here, there, 1);
+        let mut lmc = Link::new(0, there, here, 1);
+        rmm.couple(0);
+        lmc.couple(0);
+        let (mut now, mut last) = (0, vec![]);
+        while now < ms(10_000) {
+            now += ms(100);
+            let mut frames = vec![];
+            rmm.tick(now, &mut frames);
+            frames.iter().for_each(|frame| lmc.receive(now, frame.clone()));
+            last.extend(frames);
+            let mut answers = vec![];
+            lmc.tick(now, &mut answers);
+            answers.into_iter().for_each(|frame| rmm.receive(now, frame));
+            assert!(!rmm.is_dead(now) && !lmc.is_dead(now));
+        }
+        assert!(now - rmm.heard() <= 2 * BEAT_COUPLED + ms(100));
+        // The RMM's side is cut, and the line repeats what it once said.
+        let known = lmc.heard();
+        while !lmc.is_dead(now) {
+            now += ms(100);
+            for frame in &last {
+                lmc.receive(now, frame.clone());
+            }
+            let mut answers = vec![];
+            lmc.tick(now, &mut answers);
+            answers.into_iter().for_each(|frame| rmm.receive(now, frame));
+        }
+        assert_eq!(lmc.heard(), known);
+        assert!(rmm.is_dead(now + 2 * BEAT_COUPLED), "who is not heard knows it too");
+        assert!(lmc.dies() <= rmm.heard() + 2 * DEAD_COUPLED, "the RMM waits for so long");
     }
 }

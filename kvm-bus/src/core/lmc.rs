@@ -265,17 +265,17 @@ impl Lmc {
                     let why = Refusal::Taken { by };
                     self.tell(rmm, FromLmc::NotCoupled { coupling: select.coupling, why });
                 }
-                None => self.couple(chosen),
+                None => self.couple(now, chosen),
             }
         }
         self.pump(now);
         Some(refused)
     }
 
-    fn couple(&mut self, coupling: Coupling) {
+    fn couple(&mut self, now: Micros, coupling: Coupling) {
         self.coupling = Some(coupling);
         if let Some(session) = self.sessions.get_mut(&coupling.rmm) {
-            session.couple();
+            session.couple(now);
         }
         self.tell(coupling.rmm, FromLmc::Coupled { coupling: coupling.number });
         self.actions.push(Action::Coupled(Some(coupling.rmm)));

@@ -14,6 +14,7 @@ pub mod queue;
 pub mod render;
 pub mod rmm;
 pub mod screen;
+pub mod signs;
 pub mod slave;
 
 /// Time since some beginning, microseconds.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Addr, Class, Frame};
+use crate::wire::{Addr, Class, Frame, Kind};
 
 /// Frames of one source and class that may wait: two windows, one on its way in each direction.
 const PER_SOURCE: usize = 32;
@@ -60,10 +60,12 @@ impl Queue {
         });
         let waiting = &mut flows[at].frames;
         let same = |other: &&mut Frame| {
-            (other.kind, other.seq, other.session) == (frame.kind, frame.seq, frame.session)
+            let numbered = frame.kind != Kind::Beat;
+            (other.kind, other.session) == (frame.kind, frame.session)
+                && (!numbered || other.seq == frame.seq)
         };
         if let Some(other) = waiting.iter_mut().find(same) {
-            // An acknowledgement or a choice that waits is replaced by the later one.
+            // A beat, an acknowledgement or a choice that waits is replaced by the later one.
             *other = frame;
             return;
         }
@@ -124,7 +126,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Decoder, Kind};
+    use crate::wire::Decoder;
 
     fn frame(class: Class, slot: u8, seq: u16) -> Frame {
         let [src, dst] = [Addr::blade(slot), Addr::rmm(0)].map(Option::unwrap);

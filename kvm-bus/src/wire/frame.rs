@@ -115,7 +115,8 @@ impl Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Kind {
-    /// A sign of life: of an RMM to all, or of either end of a session to the other.
+    /// A sign of life: of an RMM to all, or of either end of a session to the other: numbered, with two bytes, the number
+    /// of the latest that came from there, little-endian; none if none has.
     Beat = 0,
     /// A blade asks for a session.
     Hello = 1,

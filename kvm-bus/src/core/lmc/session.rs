@@ -129,15 +129,15 @@ impl Session {
         }
     }
 
-    pub(super) fn couple(&mut self) {
+    pub(super) fn couple(&mut self, now: Micros) {
         if let Some(link) = &mut self.link {
-            link.set_coupled(true);
+            link.couple(now);
         }
     }
 
     pub(super) fn uncouple(&mut self) {
         if let Some(link) = &mut self.link {
-            link.set_coupled(false);
+            link.uncouple();
         }
         self.forget_screen();
     }

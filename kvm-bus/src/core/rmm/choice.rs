@@ -169,7 +169,7 @@ impl Rmm {
             && (*old, *wanted) == (from, number)
         {
             if let Some(link) = self.blades.get_mut(&from).and_then(|blade| blade.link.as_mut()) {
-                link.set_coupled(false);
+                link.uncouple();
             }
             self.forget_screen(from);
             self.tell_all(now);
@@ -188,7 +188,7 @@ impl Rmm {
         self.choice = None;
         self.coupled = Some((from, number));
         if let Some(link) = self.blades.get_mut(&from).and_then(|blade| blade.link.as_mut()) {
-            link.set_coupled(true);
+            link.couple(now);
         }
         self.events.push(Event::Coupled(Some(from)));
         // Keys that went down meanwhile.
