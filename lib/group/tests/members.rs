@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use group::core::records::Change;
 use group::core::{Replication, Status, Why};
 use group::shell::{Group, Incoming, Options, SendError, StartError};
-use group::wire::Class;
-use secure_link::{GroupKey, Hello, Keyring, Name, NodeKey, Roster, Store};
+use group::wire::{Class, Life, Message, Push, Record, Welcome};
+use secure_link::stream::{self, LinkError};
+use secure_link::{
+    Dial, Endpoints, GroupKey, HandshakeError, Hello, Keyring, Local, Name, Newcomers, NodeKey,
+    Refusal, Roster, Session, Store, Versions,
+};
 use tempfile::TempDir;
 
 /// Waits for a condition.
@@ -308,4 +313,89 @@ async fn an_epoch_that_the_disk_does_not_take_is_told_when_it_does() {
     all_see(&machines, 2, "blade1").await;
     assert_eq!(machines[1].status().await.life.epoch, 5);
     assert_eq!(std::fs::read_to_string(machines[1].root().join("state/epoch")).unwrap(), "5\n");
+}
+
+/// Connects as a release that speaks these versions does.
+async fn release(
+    one: &Machine,
+    to: &Machine,
+    versions: Versions,
+) -> Result<(tokio::net::TcpStream, Session), LinkError> {
+    let file = one.store().program(&program()).unwrap().unwrap();
+    let local = Arc::new(Local {
+        node: one.node.clone(),
+        keys: file.keys,
+        group: file.group,
+        program: program(),
+        versions,
+        name: one.name.clone(),
+        addresses: vec![],
+        note: vec![],
+        newcomers: Newcomers::Admit,
+    });
+    let mut dial = Dial::new(&local, program(), program());
+    let roster = one.store().roster().unwrap();
+    loop {
+        let from = tokio::net::TcpSocket::new_v4().unwrap();
+        from.bind(format!("{}:0", one.address).parse().unwrap()).unwrap();
+        let responder = format!("{}:{}", to.address, to.port).parse().unwrap();
+        let mut stream = from.connect(responder).await.unwrap();
+        let initiator = stream.local_addr().unwrap();
+        dial.endpoints = Some(Endpoints { initiator, responder });
+        let known = || roster.clone();
+        match stream::connect(&mut stream, Arc::clone(&local), dial.clone(), known).await {
+            Ok(session) => return Ok((stream, session)),
+            Err(LinkError::Handshake(HandshakeError::RefusedThere { refusal, proved })) => {
+                // In the older one's version, if this release speaks that.
+                let refused = HandshakeError::RefusedThere { refusal, proved };
+                dial = dial.again(&local, refusal).ok_or(LinkError::Handshake(refused))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A group is brought to the next release one member after the other.
+#[tokio::test]
+async fn the_next_release_is_understood_and_a_later_one_is_told_why_not() {
+    let mut machines = machines(17, 2);
+    machines[1].start().await;
+    let later = Versions { oldest: 2, newest: 3 };
+    let refused = release(&machines[0], &machines[1], later).await.unwrap_err();
+    let own = Refusal::Version(Versions::SPOKEN);
+    let is_own = matches!(&refused, LinkError::Handshake(HandshakeError::RefusedThere { refusal, .. }) if *refusal == own);
+    assert!(is_own, "{refused}");
+
+    let next = Versions { oldest: 1, newest: 2 };
+    let (stream, session) = release(&machines[0], &machines[1], next).await.unwrap();
+    let (mut reader, mut writer) = stream::messages(stream, session.opener, session.sealer);
+    let life = Life { epoch: 1, nonce: 7 };
+    let first = Welcome { life, yours: None, have: None, wants: true, manager: None, sees: 1 };
+    writer.send(&Message::Welcome(first).encode()).await.unwrap();
+    let welcome = tokio::time::timeout(LIMIT, reader.next()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(Message::decode(&welcome), Ok(Message::Welcome(_))));
+    // Kinds that only the next release knows, before and after one that both do.
+    let unknown = [Message::Again.encode()[0], 200, 1, 2, 3];
+    writer.send(&unknown).await.unwrap();
+    let key: group::wire::Key = "fan 1".parse().unwrap();
+    let value = b"4200 rpm"[..].into();
+    let record = Record { key, version: 1, class: Class::Dynamic, at: 1, value };
+    let set = vec![record];
+    let push = Push { life, from: 0, to: 1, last: true, set, gone: vec![] };
+    writer.send(&Message::Push(push).encode()).await.unwrap();
+    writer.send(&unknown).await.unwrap();
+    let asked = b"how are you".to_vec();
+    writer.send(&Message::Call(1, group::wire::Channel::Program, asked).encode()).await.unwrap();
+    let question = tokio::time::timeout(LIMIT, machines[1].incoming().calls.recv()).await;
+    question.unwrap().unwrap().answer(b"well".to_vec()).await;
+    let answered = async {
+        loop {
+            let message = reader.next().await.unwrap().unwrap();
+            if let Ok(Message::Answer(1, bytes)) = Message::decode(&message) {
+                return bytes;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, answered).await.unwrap(), b"well");
+    machines[1].until("its record is there", |s| s.members[0].records == 1).await;
 }

@@ -113,20 +113,24 @@ impl World {
         Ok(())
     }
 
-    /// Records follow their owner's, and never go back to an earlier life.
+    /// What is known of a peer never goes back to an earlier life of it, whatever it says.
+    pub fn life(&mut self, of: usize, peer: usize) -> Result<(), String> {
+        let Some(core) = &self.nodes[of].core else { return Ok(()) };
+        let Some(life) = core.life_of(&name(peer)) else { return Ok(()) };
+        let before = self.nodes[of].lives.insert(peer, life.epoch).unwrap_or(0);
+        if life.epoch < before {
+            return Err(format!("{of} believes {peer}'s life {} after {before}", life.epoch));
+        }
+        Ok(())
+    }
+
+    /// Records follow their owner's.
     fn records(&mut self, of: usize, peer: usize) -> Result<(), String> {
         let Some(core) = &self.nodes[of].core else { return Ok(()) };
         let Some((records, epoch)) = core.records(&name(peer)).zip(core.life_of(&name(peer)))
         else {
             return Ok(());
         };
-        let before = self.nodes[of].lives.get(&peer).copied().unwrap_or(0);
-        if epoch.epoch < before {
-            return Err(format!(
-                "{of} takes records of {peer}'s life {} after {before}",
-                epoch.epoch
-            ));
-        }
         let copy = records.version();
         if let Some(owner) = &self.nodes[peer].core
             && owner.life() == epoch
@@ -137,7 +141,6 @@ impl World {
         {
             return Err(format!("{of} has other records of {peer} than it has itself"));
         }
-        self.nodes[of].lives.insert(peer, epoch.epoch);
         Ok(())
     }
 

@@ -227,7 +227,14 @@ impl World {
     pub fn tell(&mut self, of: usize, event: Event) -> Result<(), String> {
         let now = self.nodes[of].clock(self.now);
         let Some(core) = &mut self.nodes[of].core else { return Ok(()) };
+        let from = match &event {
+            Event::Message(peer, ..) => Some(number(peer)),
+            _ => None,
+        };
         let actions = core.handle(now, event);
+        if let Some(peer) = from {
+            self.life(of, peer)?;
+        }
         self.act(of, actions)
     }
 
