@@ -11,6 +11,7 @@ use daemon_kit::utc::date_time;
 use serde::Serialize;
 
 use crate::args::AskArgs;
+use crate::config::format::format;
 use crate::config::{lmc, rmm};
 use crate::shell::lmc::{LineStatus, Status as LmcStatus};
 use crate::shell::rmm::Status;
@@ -232,8 +233,9 @@ pub fn describe_lmc(config: &lmc::Config) -> String {
         }
     }
     match &config.console {
-        Some((path, settings)) => {
-            let _ = writeln!(out, "console: {} at {} baud", path.display(), settings.baud);
+        Some(lmc::Console { path, settings, flow }) => {
+            let (path, baud, format) = (path.display(), settings.baud, format(*settings));
+            let _ = writeln!(out, "console: {path} at {baud} baud, {format}, flow control {flow}");
         }
         None => out.push_str("no console: set `console` in [blade]\n"),
     }

@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use daemon_kit::config::{self, ConfigError, Loaded, Spanned};
+use daemon_kit::config::{self, ConfigError, Loaded, Source, Spanned};
 use serde::Deserialize;
 
+use super::format::{Flow, with_format};
 use super::{DEFAULT_BAUD, Device, LineSettings, place};
 use crate::shell::stream::Place;
-use crate::wire::{Addr, ConsoleSettings, Parity};
+use crate::wire::{Addr, ConsoleSettings};
 
 /// Where it is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/midplane/kvm-bus-lmc.toml";
@@ -48,10 +49,24 @@ struct RawBus {
 #[serde(deny_unknown_fields)]
 struct RawBlade {
     console: Option<PathBuf>,
-    console_baud: Option<u32>,
+    console_baud: Option<Spanned<u32>>,
+    console_format: Option<Spanned<String>>,
+    #[serde(default)]
+    console_flow: Flow,
     screen: Option<Device>,
     keyboard: Option<Device>,
     power: Option<Device>,
+}
+
+/// The serial console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Console {
+    /// Its device.
+    pub path: PathBuf,
+    /// How its line is set.
+    pub settings: ConsoleSettings,
+    /// Who may hold back whom.
+    pub flow: Flow,
 }
 
 /// The configuration, checked.
@@ -68,7 +83,7 @@ pub struct Config {
     /// Upper and lower segment of the control bus.
     pub control: [Option<Place>; 2],
     /// The serial console.
-    pub console: Option<(PathBuf, ConsoleSettings)>,
+    pub console: Option<Console>,
     /// The text screen.
     pub screen: Device,
     /// Where keys go.
@@ -142,8 +157,8 @@ impl Config {
             let message = "`up` is missing; write the device that leads towards the RMM";
             return Err(ConfigError::invalid(source.path(), "bus", message));
         }
-        let baud = raw.blade.console_baud.unwrap_or(115_200);
-        let settings = ConsoleSettings { baud, data_bits: 8, parity: Parity::None, stop_bits: 1 };
+        let settings = console_settings(&raw.blade, &source)?;
+        let flow = raw.blade.console_flow;
         Ok(Self {
             addr,
             name,
@@ -155,12 +170,31 @@ impl Config {
             }),
             bus: data,
             control,
-            console: raw.blade.console.map(|path| (path, settings)),
+            console: raw.blade.console.map(|path| Console { path, settings, flow }),
             screen: raw.blade.screen.unwrap_or(Device::Auto),
             keyboard: raw.blade.keyboard.unwrap_or(Device::Auto),
             power: raw.blade.power.unwrap_or(Device::Auto),
         })
     }
+}
+
+fn console_settings(raw: &RawBlade, source: &Source) -> Result<ConsoleSettings, ConfigError> {
+    let mut settings = ConsoleSettings::default();
+    if let Some(baud) = &raw.console_baud {
+        if *baud.get_ref() == 0 {
+            return Err(source.error_at(
+                baud.span(),
+                "0 baud is no speed",
+                "write bits per second",
+            ));
+        }
+        settings.baud = *baud.get_ref();
+    }
+    let Some(text) = &raw.console_format else { return Ok(settings) };
+    with_format(settings, text.get_ref()).ok_or_else(|| {
+        let remedy = "write data bits 5 to 8, parity N, E or O, and stop bits 1 or 2, such as 8N1";
+        source.error_at(text.span(), format!("`{}` is no format", text.get_ref()), remedy)
+    })
 }
 
 fn host_name() -> String {
@@ -185,6 +219,30 @@ mod tests {
         let up = Place::Tty { path: "/dev/ttyS4".into(), baud: 115_200, rs485: false };
         assert_eq!(config.bus, [Some(up), None]);
         assert_eq!((config.screen, config.console), (Device::Auto, None));
+    }
+
+    #[test]
+    fn a_console_is_set_as_it_is_told() {
+        let console = |keys: &str| {
+            let text = format!(
+                "slot = 1\n[bus]\nup = \"/dev/ttyS4\"\n[blade]\nconsole = \"/dev/ttyS0\"\n{keys}"
+            );
+            parse(&text).map(|config| config.console.unwrap())
+        };
+        let plain = console("").unwrap();
+        assert_eq!((plain.settings, plain.flow), (ConsoleSettings::default(), Flow::None));
+        let told = "console_baud = 9600\nconsole_format = \"7e1\"\nconsole_flow = \"rts-cts\"\n";
+        let told = console(told).unwrap();
+        assert_eq!((told.settings.baud, told.flow), (9600, Flow::RtsCts));
+        assert_eq!(crate::config::format::format(told.settings), "7E1");
+        for (keys, wanted) in [
+            ("console_format = \"8N3\"\n", "lmc.toml:6:18: `8N3` is no format"),
+            ("console_baud = 0\n", "lmc.toml:6:16: 0 baud"),
+            ("console_flow = \"dtr\"\n", "unknown value `dtr`"),
+        ] {
+            let error = console(keys).unwrap_err();
+            assert!(error.contains(wanted), "{error}");
+        }
     }
 
     #[test]

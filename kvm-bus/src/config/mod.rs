@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/etc/midplane/kvm-bus-rmm.toml` and `/etc/midplane/kvm-bus-lmc.toml`.
 
+pub mod format;
 pub mod lmc;
 pub mod rmm;
 

@@ -2,14 +2,17 @@
 //! The blade's serial console as a task.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_serial::{DataBits, SerialPort, SerialPortBuilderExt, SerialStream, StopBits};
+use tokio_serial::{
+    DataBits, FlowControl, SerialPort, SerialPortBuilderExt, SerialStream, StopBits,
+};
 
+use crate::config::format::{Flow, format};
+use crate::config::lmc::Console;
 use crate::wire::{ConsoleSettings, Parity};
 
 /// Bytes that wait to be written: what a slow console takes in a third of a second.
@@ -49,20 +52,16 @@ pub enum Order {
 
 /// Starts the task.
 #[must_use]
-pub fn start(
-    path: PathBuf,
-    settings: ConsoleSettings,
-) -> (mpsc::UnboundedSender<Order>, mpsc::Receiver<Said>) {
+pub fn start(console: Console) -> (mpsc::UnboundedSender<Order>, mpsc::Receiver<Said>) {
     // Bounded all the same: by the room that the core is told of, and its window of control messages.
     let (orders, waiting) = mpsc::unbounded_channel();
     let (said, hear) = mpsc::channel(READ_AHEAD);
-    tokio::spawn(Task { path, settings, said, orders: waiting }.run());
+    tokio::spawn(Task { console, said, orders: waiting }.run());
     (orders, hear)
 }
 
 struct Task {
-    path: PathBuf,
-    settings: ConsoleSettings,
+    console: Console,
     said: mpsc::Sender<Said>,
     orders: mpsc::UnboundedReceiver<Order>,
 }
@@ -75,7 +74,7 @@ impl Task {
                     Ok(()) => return,
                     Err(error) => error.to_string(),
                 },
-                Err(error) => error.to_string(),
+                Err(why) => why,
             };
             let mut lost = 0;
             while let Ok(order) = self.orders.try_recv() {
@@ -91,17 +90,33 @@ impl Task {
         }
     }
 
-    fn open(&self) -> tokio_serial::Result<SerialStream> {
-        let name = self.path.to_string_lossy();
-        let mut tty = tokio_serial::new(name, self.settings.baud).open_native_async()?;
-        set(&mut tty, self.settings)?;
+    fn open(&self) -> Result<SerialStream, String> {
+        let Console { path, settings, flow } = &self.console;
+        let words = |error: tokio_serial::Error| error.to_string();
+        let name = path.to_string_lossy();
+        let mut tty = tokio_serial::new(name, settings.baud).open_native_async().map_err(words)?;
+        set(&mut tty, *settings, *flow).map_err(words)?;
+        let (real, flows) = is_set(&tty).map_err(words)?;
+        if real != *settings {
+            return Err(format!(
+                "its driver has set {} baud {}, not {} baud {}; set `console_baud` and `console_format` to what both ends can do",
+                real.baud,
+                format(real),
+                settings.baud,
+                format(*settings)
+            ));
+        }
+        if flows != *flow {
+            return Err(format!(
+                "its driver has no flow control {flow}; set `console_flow` to another"
+            ));
+        }
         Ok(tty)
     }
 
     /// Until the console or the daemon is gone.
     async fn serve(&mut self, mut tty: SerialStream) -> io::Result<()> {
-        self.settings.baud = tty.baud_rate()?;
-        if self.said.send(Said::Up(self.settings)).await.is_err() {
+        if self.said.send(Said::Up(self.console.settings)).await.is_err() {
             return Ok(());
         }
         let mut buffer = vec![0; READ_SIZE];
@@ -122,11 +137,8 @@ impl Task {
                         break_until = Some(Instant::now() + BREAK);
                     }
                     Some(Order::Set(settings)) => {
-                        if let Err(error) = set(&mut tty, settings) {
-                            tracing::warn!(console = %self.path.display(), %error, "cannot set the line");
-                        }
-                        self.settings = ConsoleSettings { baud: tty.baud_rate()?, ..settings };
-                        if self.said.send(Said::Up(self.settings)).await.is_err() {
+                        self.set(&mut tty, settings)?;
+                        if self.said.send(Said::Up(self.console.settings)).await.is_err() {
                             return Ok(());
                         }
                     }
@@ -150,9 +162,21 @@ impl Task {
             }
         }
     }
+
+    /// As a client asks. What the driver does not take stays as it is, and that is told.
+    fn set(&mut self, tty: &mut SerialStream, settings: ConsoleSettings) -> io::Result<()> {
+        let done = set(tty, settings, self.console.flow);
+        let (real, _) = is_set(tty)?;
+        if done.is_err() || real != settings {
+            let (console, error) = (self.console.path.display(), done.err());
+            tracing::warn!(%console, ?error, ?settings, ?real, "the driver sets the line otherwise");
+        }
+        self.console.settings = real;
+        Ok(())
+    }
 }
 
-fn set(tty: &mut SerialStream, settings: ConsoleSettings) -> tokio_serial::Result<()> {
+fn set(tty: &mut SerialStream, settings: ConsoleSettings, flow: Flow) -> tokio_serial::Result<()> {
     tty.set_baud_rate(settings.baud)?;
     tty.set_data_bits(match settings.data_bits {
         5 => DataBits::Five,
@@ -165,5 +189,72 @@ fn set(tty: &mut SerialStream, settings: ConsoleSettings) -> tokio_serial::Resul
         Parity::Odd => tokio_serial::Parity::Odd,
         Parity::Even => tokio_serial::Parity::Even,
     })?;
-    tty.set_stop_bits(if settings.stop_bits == 2 { StopBits::Two } else { StopBits::One })
+    tty.set_stop_bits(if settings.stop_bits == 2 { StopBits::Two } else { StopBits::One })?;
+    tty.set_flow_control(match flow {
+        Flow::None => FlowControl::None,
+        Flow::RtsCts => FlowControl::Hardware,
+        Flow::XonXoff => FlowControl::Software,
+    })
+}
+
+/// How the driver has set the line: drivers take what they cannot do, and do something else.
+fn is_set(tty: &SerialStream) -> tokio_serial::Result<(ConsoleSettings, Flow)> {
+    let settings = ConsoleSettings {
+        baud: tty.baud_rate()?,
+        data_bits: match tty.data_bits()? {
+            DataBits::Five => 5,
+            DataBits::Six => 6,
+            DataBits::Seven => 7,
+            DataBits::Eight => 8,
+        },
+        parity: match tty.parity()? {
+            tokio_serial::Parity::None => Parity::None,
+            tokio_serial::Parity::Odd => Parity::Odd,
+            tokio_serial::Parity::Even => Parity::Even,
+        },
+        stop_bits: if tty.stop_bits()? == StopBits::Two { 2 } else { 1 },
+    };
+    let flow = match tty.flow_control()? {
+        FlowControl::None => Flow::None,
+        FlowControl::Hardware => Flow::RtsCts,
+        FlowControl::Software => Flow::XonXoff,
+    };
+    Ok((settings, flow))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::format::with_format;
+
+    /// A pty knows eight bits and no parity, whatever it is told.
+    #[tokio::test]
+    async fn what_the_driver_does_not_take_is_refused_in_words() {
+        let pair = nix::pty::openpty(None, None).unwrap();
+        let path: PathBuf = format!("/proc/self/fd/{}", pair.slave.as_raw_fd()).into();
+        let path = std::fs::read_link(path).unwrap();
+        let first = |text: &'static str, flow| {
+            let settings = with_format(ConsoleSettings::default(), text).unwrap();
+            let (orders, mut said) = start(Console { path: path.clone(), settings, flow });
+            async move {
+                let first = said.recv().await.unwrap();
+                drop(orders);
+                // The task lets the device go before the next opens it; one that cannot open it tries for ever.
+                while matches!(first, Said::Up(_)) && said.recv().await.is_some() {}
+                first
+            }
+        };
+        for text in ["8N1", "8N2"] {
+            let told = first(text, Flow::XonXoff).await;
+            assert!(matches!(told, Said::Up(settings) if format(settings) == text), "{told:?}");
+        }
+        let told = first("7E1", Flow::None).await;
+        assert!(
+            matches!(&told, Said::Down(why) if why.contains("has set 115200 baud 8N1, not 115200 baud 7E1")),
+            "{told:?}"
+        );
+    }
 }

@@ -161,9 +161,9 @@ impl Daemon {
         };
         sources.power = power.as_ref().map(|path| path.display().to_string());
         let (console, said) = match config.console {
-            Some((path, settings)) => {
-                sources.console = Some(path.display().to_string());
-                let (orders, said) = console::start(path, settings);
+            Some(console) => {
+                sources.console = Some(console.path.display().to_string());
+                let (orders, said) = console::start(console);
                 (Some(orders), said)
             }
             None => (None, mpsc::channel(1).1),
