@@ -7,15 +7,6 @@
 # shellcheck source=lib-kvm-bus.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib-kvm-bus.sh
 
-clean_up() {
-    local status=$?
-    trap - ERR
-    set +e
-    bus_down
-    exit $status
-}
-trap clean_up EXIT
-
 [[ $(systemctl is-enabled kvm-bus-rmm kvm-bus-lmc | sort -u) == disabled ]] || fail "a unit is enabled by the installation"
 bus_configure plain
 check "the RMM's configuration is valid" kvm-bus check rmm

@@ -7,16 +7,10 @@
 # shellcheck source=lib-kvm-bus.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib-kvm-bus.sh
 
-clean_up() {
-    local status=$?
-    trap - ERR
-    set +e
+mend() {
     systemctl stop kvm-bus-ssh.socket
     rm -f /etc/midplane/kvm-bus/authorized_keys
-    bus_down
-    exit $status
 }
-trap clean_up EXIT
 
 bus_configure plain
 bus_up

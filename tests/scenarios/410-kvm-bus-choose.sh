@@ -7,15 +7,9 @@
 # shellcheck source=lib-kvm-bus.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib-kvm-bus.sh
 
-clean_up() {
-    local status=$?
-    trap - ERR
-    set +e
+mend() {
     tmux kill-server 2>/dev/null
-    bus_down
-    exit $status
 }
-trap clean_up EXIT
 
 bus_configure plain
 bus_up

@@ -9,16 +9,10 @@
 # shellcheck source=lib-kvm-bus.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib-kvm-bus.sh
 
-clean_up() {
-    local status=$?
-    trap - ERR
-    set +e
+mend() {
     systemctl unmask --runtime kvm-bus-lmc@blade2
     umount /var/log/midplane/kvm-bus
-    bus_down
-    exit $status
 }
-trap clean_up EXIT
 
 # Consoles that count.
 for port in 13 15 17; do stty -F /dev/ttyS$port raw -echo 115200; done

@@ -7,15 +7,9 @@
 # shellcheck source=lib-kvm-bus.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib-kvm-bus.sh
 
-clean_up() {
-    local status=$?
-    trap - ERR
-    set +e
+mend() {
     bmc-sim ctl fault clear >/dev/null
-    bus_down
-    exit $status
 }
-trap clean_up EXIT
 
 bus_configure plain
 sed -i 's|^power = .*|power = "/dev/ipmi/2"|' /etc/midplane/kvm-bus-lmc-blade2.toml

@@ -5,6 +5,17 @@
 #     control bus: RMM ttyS18 - ttyS19 blade1 ttyS20 - ttyS21 blade2 ttyS22 - ttyS23 blade3
 #     consoles: LMC ttyS12, 14, 16 - ttyS13, 15, 17 of the blades, with a login on each.
 
+# Runs when a scenario ends, however it does. One that changes more than the bus has a function `mend` for it.
+clean_up() {
+    local status=$?
+    trap - ERR
+    set +e
+    if declare -F mend >/dev/null; then mend; fi
+    bus_down
+    exit $status
+}
+trap clean_up EXIT
+
 # Writes all configurations. `far` and `control` say which of those lines are used; `plain` none of them.
 bus_configure() { # plain|[far] [control]
     local near='near = "/dev/ttyS4"' control='' slot
