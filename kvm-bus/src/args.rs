@@ -34,6 +34,8 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Write configurations for the consoles that conserver or ser2net has on this machine
+    Import(ImportArgs),
     /// Show the bus, its blades, and who is at their consoles
     Status {
         /// That of the LMC on this machine
@@ -145,6 +147,31 @@ pub struct SshArgs {
     /// This machine's key; it is made if there is none
     #[arg(long, value_name = "FILE", default_value = "/var/lib/midplane/kvm-bus-ssh/host_key")]
     pub host_key: PathBuf,
+}
+
+/// What to import.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// conserver.cf, ser2net.yaml or ser2net.conf
+    pub file: PathBuf,
+    /// Whose configuration it is [default: what its text looks like]
+    #[arg(long, value_enum)]
+    pub format: Option<ImportFormat>,
+    /// Folder for the configurations
+    #[arg(short, long, value_name = "DIR", default_value = "/etc/midplane")]
+    pub output: PathBuf,
+    /// Replace configurations that are there
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// Whose configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ImportFormat {
+    /// conserver.cf(5)
+    Conserver,
+    /// ser2net.yaml(5), or ser2net.conf(5) of older ones
+    Ser2net,
 }
 
 /// How to ask the daemon.

@@ -6,6 +6,7 @@
 //!   ends do with keys, text screens and consoles
 //! * shell: `shell::lmc`, `shell::rmm`, and the lines, devices and sockets around them
 //! * `ssh`: consoles and screens by SSH, a process for each connection
+//! * `import`: configurations of conserver and ser2net, moved over
 //! * the command line: `args`, `cli`, `terminal`
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod attach;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod import;
 pub mod shell;
 #[cfg(feature = "ssh")]
 pub mod ssh;

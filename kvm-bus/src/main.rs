@@ -13,7 +13,7 @@ use kvm_bus::attach::What;
 use kvm_bus::config::{lmc, rmm};
 #[cfg(feature = "ssh")]
 use kvm_bus::ssh;
-use kvm_bus::{cli, shell, terminal};
+use kvm_bus::{cli, import, shell, terminal};
 
 fn main() -> ExitCode {
     match act(Cli::parse().command) {
@@ -61,6 +61,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Check { end: EndName::Lmc, config } => {
             cli::describe_lmc(&lmc::Config::load(config.as_deref())?)
         }
+        Command::Import(args) => import::command(&args)?,
         Command::Status { lmc, ask } => cli::status(&ask, lmc).await?,
         Command::Select { blade, none: _, ask } => cli::select(&ask, blade).await?,
         Command::Console { blade, attach } => {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
     Reached, config, devices, devintf, drive_config, drive_link, group, kvm_control, kvm_frame,
-    kvm_hotkey, kvm_telnet, monitor, nbd_options, nbd_requests, secure_link, vm_protocol,
+    kvm_hotkey, kvm_import, kvm_telnet, monitor, nbd_options, nbd_requests, secure_link,
+    vm_protocol,
 };
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
@@ -431,6 +432,15 @@ fn kvm_hotkey_corpus() {
         "kvm_hotkey",
         kvm_hotkey,
         &["passed", "swallowed", "named", "next", "previous", "command"],
+    );
+}
+
+#[test]
+fn kvm_import_corpus() {
+    replay(
+        "kvm_import",
+        kvm_import,
+        &["conserver", "yaml", "conf", "detected", "error", "warning", "renamed", "port"],
     );
 }
 
