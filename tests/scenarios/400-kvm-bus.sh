@@ -26,3 +26,22 @@ check "and on the others" /mnt/tests/scenarios/kvm-login /run/midplane/kvm-bus/c
 check "telnet and pyserial's RFC 2217, at once on three consoles" /mnt/tests/scenarios/kvm-clients
 check "the log has what was said" bash -c 'kvm-bus replay blade1 | grep "I am blade1 42"'
 grep '^\[20..-..-.. ..:..:..\] ' /var/log/midplane/kvm-bus/blade3.log >/dev/null || fail "no time stamps: $(tail /var/log/midplane/kvm-bus/blade3.log)"
+
+# What Prometheus is told of all that.
+more_than() { # PORT NAME COUNT
+    (($(metric "$1" "$2") > $3))
+}
+for line in 'rmm_frames_sent_total{line="near"}' 'rmm_bytes_received_total{line="near"}' 'rmm_console_bytes_total{blade="blade3"}' \
+    'rmm_log_bytes_total{blade="blade3"}' rmm_sessions_total; do
+    wait_for 5 "the RMM counts $line" more_than 7480 "$line" 5
+done
+for line in 'lmc_frames_received_total{line="down"}' 'lmc_frames_sent_total{line="up"}' lmc_console_bytes_total lmc_console_typed_bytes_total; do
+    wait_for 5 "an LMC counts $line" more_than 7481 "$line" 5
+done
+wait_for 5 "a break by RFC 2217 was held" metric_is 7481 lmc_console_breaks_total 1
+wait_for 5 "nobody is at a console" metric_is 7480 'rmm_viewers{what="console"}' 0
+metric 7480 'rmm_round_trip_seconds{blade="blade3"}' | has '^0\.' || fail "a round trip of $(metric 7480 'rmm_round_trip_seconds{blade="blade3"}') s"
+kvm-bus select blade2 >/dev/null
+wait_for 5 "a choice is counted" metric_is 7482 lmc_selections_total 1
+systemctl stop kvm-bus-lmc@blade3
+wait_for 10 "a blade that is away is told" metric_is 7480 'rmm_blade_up{blade="blade3"}' 0

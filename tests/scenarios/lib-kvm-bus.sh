@@ -23,6 +23,7 @@ bus_configure() { # plain|[far] [control]
     [[ " $* " != *' control '* ]] || control=$'[control]\nline = "/dev/ttyS18"'
     mkdir -p /etc/midplane
     cat >/etc/midplane/kvm-bus-rmm.toml <<CONFIG
+metrics_listen = "127.0.0.1:7480"
 [bus]
 $near
 $control
@@ -33,6 +34,7 @@ CONFIG
         cat >"/etc/midplane/kvm-bus-lmc-blade$slot.toml" <<CONFIG
 slot = $slot
 name = "blade$slot"
+metrics_listen = "127.0.0.1:$((7480 + slot))"
 [bus]
 up = "/dev/ttyS$((3 + 2 * slot))"
 down = "/dev/ttyS$((4 + 2 * slot))"
@@ -73,4 +75,13 @@ blades_there() { # COUNT
 
 blade() { # NAME FILTER: of the status
     kvm-bus status --json | jq -r ".blades[] | select(.name == \"$1\") | $2"
+}
+
+# Of the RMM at port 7480 and of each LMC at that plus its slot, as Prometheus asks for it.
+metric() { # PORT NAME: its value
+    curl -sf "http://127.0.0.1:$1/metrics" | awk -v name="kvm_bus_$2" '$1 == name { print $2 }'
+}
+
+metric_is() { # PORT NAME VALUE
+    [[ $(metric "$1" "$2") == "$3" ]]
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/etc/midplane/kvm-bus-lmc.toml`: the blade's place on the bus, and what of it is on the bus.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use daemon_kit::config::{self, ConfigError, Loaded, Source, Spanned};
 use serde::Deserialize;
 
 use super::format::{Flow, with_format};
-use super::{DEFAULT_BAUD, Device, LineSettings, place};
+use super::{DEFAULT_BAUD, Device, LineSettings, METRICS, listen, place};
 use crate::shell::stream::Place;
 use crate::wire::{Addr, ConsoleSettings};
 
@@ -25,6 +26,7 @@ pub struct Raw {
     slot: Option<Spanned<u8>>,
     name: Option<Spanned<String>>,
     runtime_dir: Option<PathBuf>,
+    metrics_listen: Option<Spanned<String>>,
     #[serde(default)]
     bus: RawBus,
     #[serde(default)]
@@ -78,6 +80,8 @@ pub struct Config {
     pub name: String,
     /// Where the control socket is.
     pub runtime_dir: PathBuf,
+    /// Where Prometheus finds its metrics, beside the control socket.
+    pub metrics_listen: Option<SocketAddr>,
     /// Upper and lower segment of the bus.
     pub bus: [Option<Place>; 2],
     /// Upper and lower segment of the control bus.
@@ -157,6 +161,7 @@ impl Config {
             let message = "`up` is missing; write the device that leads towards the RMM";
             return Err(ConfigError::invalid(source.path(), "bus", message));
         }
+        let metrics = raw.metrics_listen.as_ref().map(|text| listen(text, &source, METRICS));
         let settings = console_settings(&raw.blade, &source)?;
         let flow = raw.blade.console_flow;
         Ok(Self {
@@ -168,6 +173,7 @@ impl Config {
                     .unwrap_or_else(|| DEFAULT_RUNTIME_DIR.into())
                     .into()
             }),
+            metrics_listen: metrics.transpose()?,
             bus: data,
             control,
             console: raw.blade.console.map(|path| Console { path, settings, flow }),
@@ -255,6 +261,10 @@ mod tests {
             ("slot = 1\n[bus]\nup = \"tcp:rmm.example:1\"\n", "has every console"),
             ("slot = 1\n[bus]\nup = \"tcp:10.0.0.1\"\n", "is no line"),
             ("slot = 1\nname = \"a b\"\n[bus]\nup = \"/dev/ttyS4\"\n", "is no name"),
+            (
+                "slot = 1\nmetrics_listen = \"10.0.0.1:9100\"\n[bus]\nup = \"/dev/ttyS4\"\n",
+                "is beyond loopback",
+            ),
             ("slot = 1\n[bus]\nupp = \"/dev/ttyS4\"\n", "upp"),
         ] {
             let error = parse(text).unwrap_err();

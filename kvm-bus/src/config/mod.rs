@@ -16,6 +16,9 @@ use crate::shell::stream::Place;
 /// Speed of the bus unless told, bits per second: what every serial line can do.
 pub const DEFAULT_BAUD: u32 = 115_200;
 
+/// What helps who would have metrics elsewhere.
+const METRICS: &str = "whoever reaches it reads it: listen on loopback, and have what asks for an account in front of it";
+
 /// How the lines of a bus are set.
 #[derive(Debug, Clone, Copy)]
 struct LineSettings {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use daemon_kit::config::{self, ConfigError, Loaded, Spanned};
 use serde::Deserialize;
 
-use super::{DEFAULT_BAUD, LineSettings, listen, place};
+use super::{DEFAULT_BAUD, LineSettings, METRICS, listen, place};
 use crate::core::hotkey::DEFAULT_KEYS;
 use crate::core::layout::Layout;
 use crate::core::rmm::By;
@@ -35,6 +35,7 @@ pub struct Raw {
     #[serde(default)]
     number: u8,
     runtime_dir: Option<PathBuf>,
+    metrics_listen: Option<Spanned<String>>,
     state_dir: Option<PathBuf>,
     #[serde(default)]
     bus: RawBus,
@@ -104,6 +105,8 @@ pub struct Config {
     pub addr: Addr,
     /// Where the sockets are.
     pub runtime_dir: PathBuf,
+    /// Where Prometheus finds its metrics, beside the control socket.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where the state is.
     pub state_dir: PathBuf,
     /// Near and far end of the bus.
@@ -204,10 +207,12 @@ impl Config {
                 "telnet sends all in plain text: listen on loopback, and use SSH from afar",
             )
         });
+        let metrics = raw.metrics_listen.as_ref().map(|text| listen(text, &source, METRICS));
         let path = |path: Option<PathBuf>, default: &str| path.unwrap_or_else(|| default.into());
         Ok(Self {
             addr,
             runtime_dir: path(raw.runtime_dir, DEFAULT_RUNTIME_DIR),
+            metrics_listen: metrics.transpose()?,
             state_dir: path(raw.state_dir, DEFAULT_STATE_DIR),
             bus,
             control,
@@ -253,6 +258,7 @@ mod tests {
             (&format!("{bus}[console]\ntelnet = \"0.0.0.0:7500\"\n"), "beyond loopback"),
             (&format!("{bus}[console]\ntelnet = \"x\"\n"), "is no address"),
             (&format!("number = 8\n{bus}"), "RMMs are 0 to 7"),
+            (&format!("metrics_listen = \"[::]:9100\"\n{bus}"), "[::]:9100 is beyond loopback"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(wanted), "{error}");

@@ -36,6 +36,8 @@ pub struct Mux {
     /// Whether what is for others goes on to the next segment.
     passes_on: bool,
     queues: [Queue; PORTS],
+    /// Good frames that came by each.
+    received: [u64; PORTS],
     heard: BTreeMap<Addr, [Option<Heard>; PORTS]>,
 }
 
@@ -43,13 +45,20 @@ impl Mux {
     /// One for this address.
     #[must_use]
     pub fn new(addr: Addr) -> Self {
-        Self { addr, passes_on: !addr.is_rmm(), queues: Default::default(), heard: BTreeMap::new() }
+        Self {
+            addr,
+            passes_on: !addr.is_rmm(),
+            queues: Default::default(),
+            received: [0; PORTS],
+            heard: BTreeMap::new(),
+        }
     }
 
     /// A frame came by a segment. What is for this address is given back.
     pub fn receive(&mut self, now: Micros, port: Port, mut frame: Frame) -> Option<Frame> {
+        *self.received.get_mut(port)? += 1;
         // One's own comes back where the bus is a ring.
-        if frame.src == self.addr || port >= PORTS {
+        if frame.src == self.addr {
             return None;
         }
         if self.heard.len() < MOST_HEARD || self.heard.contains_key(&frame.src) {
@@ -138,6 +147,12 @@ impl Mux {
     #[must_use]
     pub fn counts(&self, port: Port) -> PortCounts {
         self.queues[port].counts()
+    }
+
+    /// How many good frames came by a port.
+    #[must_use]
+    pub fn received(&self, port: Port) -> u64 {
+        self.received[port]
     }
 
     /// The address.

@@ -149,6 +149,12 @@ pub struct Newcomer {
 }
 
 impl Hub {
+    /// How many there have ever been.
+    #[must_use]
+    pub fn ever(&self) -> u64 {
+        self.next
+    }
+
     /// Adds a viewer and gives its number.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ pub struct Line {
     pub baud: Option<u32>,
     /// Why it is not open.
     pub why: Option<String>,
+    /// Bytes that came.
+    pub bytes: u64,
 }
 
 impl Line {
@@ -54,7 +56,7 @@ impl Line {
         let (frames, waiting) = mpsc::channel(1);
         let task = Task { number, place: place.clone(), told, frames: waiting };
         tokio::spawn(task.run());
-        Self { place, frames, free: false, baud: None, why: None }
+        Self { place, frames, free: false, baud: None, why: None, bytes: 0 }
     }
 
     /// The channel for what lines tell.
@@ -77,7 +79,10 @@ impl Line {
                 (self.free, self.baud, self.why) = (false, None, Some(why));
             }
             Told::Free => self.free = self.baud.is_some(),
-            Told::Bytes(bytes) => return Some(bytes),
+            Told::Bytes(bytes) => {
+                self.bytes += bytes.len() as u64;
+                return Some(bytes);
+            }
         }
         None
     }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use daemon_kit::control::{ControlServer, Policy};
+use daemon_kit::metrics::Metrics;
 use daemon_kit::notify::{self, Watchdog};
 use daemon_kit::signals::{Signal, Signals};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::clock::{Clock, random};
 use super::console::{Order, Said, WRITE_AHEAD};
 use super::line::{Line, Told};
+use super::metrics::{OfLmc, Server};
 use super::uinput::Devices;
 use super::vcs::{self, Wanted};
 use super::{console, power};
@@ -47,6 +49,15 @@ pub struct Status {
     pub coupled_by: Option<String>,
 }
 
+/// What came by a segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Good frames.
+    pub frames: u64,
+    /// Bytes, whatever they were.
+    pub bytes: u64,
+}
+
 /// A segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineStatus {
@@ -60,7 +71,9 @@ pub struct LineStatus {
     pub error: Option<String>,
     /// What was sent.
     pub sent: PortCounts,
-    /// What came that was no frame.
+    /// What came.
+    pub received: Received,
+    /// What of it was no frame.
     pub errors: Errors,
 }
 
@@ -85,6 +98,7 @@ struct Daemon {
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     sources: Sources,
     status: Arc<Mutex<Status>>,
+    figures: OfLmc,
 }
 
 /// Serves until a signal.
@@ -97,12 +111,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(&runtime_dir)
         .with_context(|| format!("cannot make {}", runtime_dir.display()))?;
     let status = Arc::new(Mutex::new(Status::default()));
+    let mut metrics = Metrics::new("kvm-bus-lmc", env!("CARGO_PKG_VERSION"));
+    let figures = OfLmc::new(&mut metrics);
+    let metrics = Arc::new(metrics);
     let router = Router::new().route("/v1/status", get(show)).with_state(Arc::clone(&status));
+    let router = router.merge(Arc::clone(&metrics).routes());
     let socket = runtime_dir.join("control.sock");
     let control = ControlServer::bind(&socket, router, Policy::system()).await?;
     let (stop_control, control_stops) = oneshot::channel::<()>();
     let control = tokio::spawn(control.run(async { drop(control_stops.await) }));
-    let mut daemon = Daemon::new(config, status)?;
+    let _metrics = Server::start(config.metrics_listen, &metrics).await?;
+    let mut daemon = Daemon::new(config, status, figures)?;
     daemon.publish();
     notify::ready("on the bus");
     let watchdog = Watchdog::from_env();
@@ -145,7 +164,7 @@ async fn show(State(status): State<Arc<Mutex<Status>>>) -> Json<Status> {
 }
 
 impl Daemon {
-    fn new(config: Config, status: Arc<Mutex<Status>>) -> anyhow::Result<Self> {
+    fn new(config: Config, status: Arc<Mutex<Status>>, figures: OfLmc) -> anyhow::Result<Self> {
         let (tell, told) = Line::channel();
         let places = config.bus.into_iter().chain(config.control);
         let lines = places
@@ -187,6 +206,7 @@ impl Daemon {
             power,
             answers: mpsc::channel(8),
             sources,
+            figures,
             status: {
                 let mut first = status.lock().expect("no panic holds it");
                 first.slot = config.addr.byte();
@@ -236,7 +256,10 @@ impl Daemon {
                 }
                 self.lmc.console_takes(now, 0);
             }
-            Said::Bytes(bytes) => self.lmc.console_said(now, &bytes),
+            Said::Bytes(bytes) => {
+                self.figures.said.inc_by(bytes.len() as u64);
+                self.lmc.console_said(now, &bytes);
+            }
             Said::Wrote(count) => {
                 self.console_room = (self.console_room + count).min(WRITE_AHEAD);
                 self.lmc.console_takes(now, self.console_room);
@@ -248,10 +271,14 @@ impl Daemon {
         for action in self.lmc.actions() {
             match action {
                 Action::Console(bytes) => {
+                    self.figures.told.inc_by(bytes.len() as u64);
                     self.console_room = self.console_room.saturating_sub(bytes.len());
                     self.order(Order::Write(bytes));
                 }
-                Action::Break => self.order(Order::Break),
+                Action::Break => {
+                    self.figures.breaks.inc();
+                    self.order(Order::Break);
+                }
                 Action::Line(settings) => self.order(Order::Set(settings)),
                 Action::Keys(pressed) => {
                     let done = self.devices.as_mut().map(|devices| devices.keys(pressed));
@@ -265,6 +292,7 @@ impl Daemon {
                     }
                 }
                 Action::Coupled(by) => {
+                    self.figures.coupled(by.is_some());
                     match by {
                         Some(rmm) => tracing::info!(%rmm, "coupled"),
                         None => tracing::info!("coupled no more"),
@@ -317,15 +345,20 @@ impl Daemon {
             let Some(line) = line else { continue };
             let port = number % PORTS;
             let bus = number < PORTS;
+            let frames =
+                if bus { self.lmc.mux().received(port) } else { self.slave.mux().received(port) };
             lines.push(LineStatus {
                 name: NAMES[number].to_owned(),
                 place: line.place.to_string(),
                 baud: line.baud,
                 error: line.why.clone(),
                 sent: if bus { self.lmc.mux().counts(port) } else { self.slave.mux().counts(port) },
+                received: Received { frames, bytes: line.bytes },
                 errors: if bus { self.lmc.errors(port) } else { Errors::default() },
             });
         }
+        let console = self.settings.is_some() && self.console_error.is_none();
+        self.figures.look(&lines, self.lmc.rmms().len(), console);
         let mut status = self.status.lock().expect("no panic holds it");
         status.lines = lines;
         status.sources.clone_from(&self.sources);

@@ -27,6 +27,8 @@ pub struct Log {
     error: Option<String>,
     /// Bytes that were not written since.
     lost: u64,
+    /// Bytes written, and writes that failed, ever.
+    counts: (u64, u64),
 }
 
 impl Log {
@@ -42,7 +44,20 @@ impl Log {
             fresh: true,
             error: None,
             lost: 0,
+            counts: (0, 0),
         }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes written, and writes that failed, ever.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        self.counts
     }
 
     fn path(&self) -> PathBuf {
@@ -76,6 +91,7 @@ impl Log {
     fn write(&mut self, bytes: &[u8], counts: u64) {
         match self.try_write(bytes) {
             Ok(()) => {
+                self.counts.0 += bytes.len() as u64;
                 if let Some(error) = self.error.take() {
                     let lost = std::mem::take(&mut self.lost);
                     tracing::info!(console = %self.name, lost, "the log is written again");
@@ -84,6 +100,7 @@ impl Log {
             }
             Err(error) => {
                 self.file = None;
+                self.counts.1 += 1;
                 self.lost += counts;
                 if self.error.is_none() {
                     tracing::warn!(log = %self.path().display(), %error, "cannot write the log; the console goes on");
@@ -199,5 +216,6 @@ mod tests {
         log.said(b"kept\n");
         let text = fs::read_to_string(blocked.join("b1.log")).unwrap();
         assert!(text.contains("kept\n") && text.contains("5 bytes are missing"), "{text}");
+        assert_eq!(log.counts(), (text.len() as u64, 1));
     }
 }

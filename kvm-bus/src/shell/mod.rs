@@ -7,6 +7,7 @@ pub mod hub;
 pub mod line;
 pub mod lmc;
 pub mod log;
+pub mod metrics;
 pub mod power;
 pub mod rmm;
 pub mod stream;

@@ -332,6 +332,7 @@ impl Daemon {
     }
 
     fn event(&mut self, event: Event) {
+        self.count(&event);
         match event {
             Event::Up(addr) => self.up(addr),
             Event::Down(addr) => {
@@ -379,6 +380,13 @@ impl Daemon {
                 tracing::error!(%addr, "two LMCs say that they are in this slot; set `slot` of one of them");
             }
         }
+    }
+
+    fn count(&self, event: &Event) {
+        let (Event::Console { blade, .. } | Event::Gap { blade, .. }) = event else {
+            return self.figures.note(event, "");
+        };
+        self.figures.note(event, &self.name(*blade));
     }
 
     fn up(&mut self, addr: Addr) {

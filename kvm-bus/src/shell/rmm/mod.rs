@@ -9,10 +9,12 @@ mod state;
 mod status;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use daemon_kit::control::{ControlServer, Policy};
+use daemon_kit::metrics::Metrics;
 use daemon_kit::notify::{self, Watchdog};
 use daemon_kit::signals::{Signal, Signals};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +24,7 @@ use super::clock::{Clock, random};
 use super::hub::{Hub, Newcomer, Viewer};
 use super::line::{Line, Told};
 use super::log::Log;
+use super::metrics::{OfRmm, Server};
 use crate::attach::{Attached, Mode};
 use crate::config::rmm::Config;
 use crate::core::hotkey::HotKeys;
@@ -97,6 +100,7 @@ struct Daemon {
     telnets: BTreeMap<Addr, tokio::task::JoinHandle<()>>,
     screen_dirty: bool,
     noted_at: Instant,
+    figures: OfRmm,
 }
 
 /// Serves until a signal.
@@ -109,7 +113,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let (door, requests) = mpsc::channel(REQUESTS);
+    let mut metrics = Metrics::new("kvm-bus-rmm", env!("CARGO_PKG_VERSION"));
+    let figures = OfRmm::new(&mut metrics);
+    let metrics = Arc::new(metrics);
     let router = control::router(door.clone(), config.logs.clone());
+    let router = router.merge(Arc::clone(&metrics).routes());
     let control = ControlServer::bind(&config.control_socket(), router, Policy::system()).await?;
     let (stop_control, control_stops) = oneshot::channel::<()>();
     let control = tokio::spawn(control.run(async { drop(control_stops.await) }));
@@ -118,7 +126,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(path) = config.keyboard.clone() {
         keyboard::start(path, door.clone())?;
     }
-    let mut daemon = Daemon::new(config, door, requests)?;
+    let _metrics = Server::start(config.metrics_listen, &metrics).await?;
+    let mut daemon = Daemon::new(config, door, requests, figures)?;
     notify::ready("on the bus");
     let watchdog = Watchdog::from_env();
     let mut kicked = Instant::now();
@@ -155,6 +164,7 @@ impl Daemon {
         config: Config,
         door: mpsc::Sender<Request>,
         requests: mpsc::Receiver<Request>,
+        figures: OfRmm,
     ) -> anyhow::Result<Self> {
         let epoch = state::next_epoch(&config.state_dir)?;
         let stands = state::Stands::load(&config.state_dir);
@@ -185,6 +195,7 @@ impl Daemon {
             telnets: BTreeMap::new(),
             screen_dirty: false,
             noted_at: Instant::now(),
+            figures,
             config,
         })
     }
@@ -229,6 +240,7 @@ impl Daemon {
         if self.noted_at.elapsed() >= NOTE {
             self.noted_at = now;
             self.stands.store();
+            self.look_at_figures();
             let gone: Vec<_> =
                 self.hub.viewers.iter().filter(|(_, v)| v.is_gone()).map(|(id, _)| *id).collect();
             gone.into_iter().for_each(|id| self.gone(id));

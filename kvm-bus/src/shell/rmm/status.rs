@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Daemon;
-use crate::core::mux::PORTS;
+use crate::core::mux::{Mux, PORTS};
 use crate::core::rmm::By;
 use crate::shell::hub::SessionStatus;
-use crate::shell::lmc::LineStatus;
+use crate::shell::lmc::{LineStatus, Received};
 use crate::wire::{Errors, Sources};
 
 /// `GET /v1/status`.
@@ -82,16 +82,25 @@ impl Daemon {
         }
     }
 
+    /// What Prometheus is told is as old as this.
+    pub(super) fn look_at_figures(&mut self) {
+        let Status { lines, blades, .. } = self.status();
+        self.figures.look(&lines, &blades, &self.hub, self.logs.values());
+    }
+
     fn line_status(&mut self) -> Vec<LineStatus> {
         const NAMES: [&str; PORTS + 1] = ["near", "far", "control"];
         let mut lines = vec![];
         for (number, line) in self.lines.iter().enumerate() {
             let Some(line) = line else { continue };
-            let (sent, errors) = if number < PORTS {
-                (self.rmm.mux().counts(number), self.rmm.errors(number))
+            let (sent, frames, errors) = if number < PORTS {
+                let errors = self.rmm.errors(number);
+                let mux = self.rmm.mux();
+                (mux.counts(number), mux.received(number), errors)
             } else {
-                let sent = self.rmm.control_mux().map(|mux| mux.counts(0)).unwrap_or_default();
-                (sent, Errors::default())
+                let counts = |mux: &mut Mux| (mux.counts(0), mux.received(0));
+                let (sent, frames) = self.rmm.control_mux().map(counts).unwrap_or_default();
+                (sent, frames, Errors::default())
             };
             lines.push(LineStatus {
                 name: NAMES[number].to_owned(),
@@ -99,6 +108,7 @@ impl Daemon {
                 baud: line.baud,
                 error: line.why.clone(),
                 sent,
+                received: Received { frames, bytes: line.bytes },
                 errors,
             });
         }
