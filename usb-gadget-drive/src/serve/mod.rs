@@ -192,16 +192,33 @@ impl Server {
         }
     }
 
-    fn begin(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
+    /// Serves a connected stream socket in a thread of its own, as if it had been accepted.
+    ///
+    /// # Errors
+    /// It is no socket, or there is no thread for it.
+    pub fn begin(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
+        let thread = thread::Builder::new().name("nbd-client".to_owned()).stack_size(STACK);
+        self.begin_by(socket, |serve| thread.spawn(serve).map(drop))
+    }
+
+    fn begin_by(
+        self: &Arc<Self>,
+        socket: OwnedFd,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let socket = Arc::new(Socket::new(socket)?);
         let Some(place) = self.place(&socket) else {
             tracing::warn!(limit = MAX_CONNECTIONS, "too many connections: one is turned away");
             return Ok(());
         };
         let server = Arc::clone(self);
-        let thread = thread::Builder::new().name("nbd-client".to_owned()).stack_size(STACK);
-        thread.spawn(move || connection::run(&server, place, &socket))?;
-        Ok(())
+        let spawned = spawn(Box::new(move || connection::run(&server, place, &socket)));
+        if spawned.is_err() {
+            // Nobody else will: `shut_down` would wait for it.
+            self.negotiated();
+            self.leave(place);
+        }
+        spawned
     }
 
     /// Counts a connection in; none if there are too many.
@@ -244,4 +261,24 @@ fn is_of_the_peer(error: &io::Error) -> bool {
             | Kind::Interrupted
             | Kind::WouldBlock
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::exports::FixedShares;
+    use super::*;
+
+    #[test]
+    fn a_connection_without_a_thread_leaves_its_place() {
+        let server = Server::new(Arc::new(FixedShares::new(BTreeMap::new())), None);
+        for _ in 0..=MAX_NEGOTIATING {
+            let socket = UnixStream::pair().unwrap().0.into();
+            let error = server.begin_by(socket, |_| Err(io::ErrorKind::WouldBlock.into()));
+            assert!(error.is_err(), "it has a place each time");
+        }
+        assert_eq!(server.connections(), 0);
+        assert!(server.shut_down(Duration::ZERO), "nobody is waited for");
+    }
 }

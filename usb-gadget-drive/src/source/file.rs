@@ -92,7 +92,11 @@ impl FileSource {
         Self::new(file, writable).map_err(failed)
     }
 
-    fn new(file: File, writable: bool) -> io::Result<Self> {
+    /// One that is open already, for reading and, if `writable`, for writing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new(file: File, writable: bool) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();
         // A block device has no size of its own in `stat`.
         let size = seek(&file, SeekFrom::End(0))?;
