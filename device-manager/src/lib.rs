@@ -2,7 +2,7 @@
 //! Any device of any machine of a group, found by pattern and leased to one user at a time.
 //!
 //! * Formats: [`record`] (devices, leases, stamps), [`wire`] (what units, managers and holders tell one
-//!   another), [`pattern`], [`config`].
+//!   another), [`streams`] (several connections over one), [`pattern`], [`config`].
 //! * Cores, without clock, socket or file: [`unit::core`] (who owns devices has the last word on leases),
 //!   [`manager::core`] (lists, finders, requests), [`policy`].
 //! * Shells: [`unit::run`], [`manager::run`], [`service::run`], each a process; [`helper`] is the small one that is root.
@@ -24,6 +24,7 @@ pub mod policy;
 pub mod record;
 mod serial;
 pub mod service;
+pub mod streams;
 pub mod trust;
 pub mod unit;
 pub mod wire;

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::ktls;
 use crate::record::Machine;
 use crate::trust::{Role, Trust, TrustError};
 use crate::wire::{Bounded, MAX_MESSAGE, WireError};
@@ -218,6 +219,14 @@ impl Link {
         Ok(Self::secure(machine.clone(), stream, session)?)
     }
 
+    /// Has a connection between machines be noticed as dead by the kernel itself; see [`ktls::keep_alive`].
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn keep_alive(&self) -> io::Result<()> {
+        if self.raw.keys.is_some() { ktls::keep_alive(&self.raw.fd) } else { Ok(()) }
+    }
+
     /// The connection alone. Nothing that was sent is on its way.
     #[must_use]
     pub fn into_raw(self) -> Raw {
@@ -229,7 +238,7 @@ impl Link {
 ///
 /// # Errors
 /// The system's.
-fn listen_local(path: &Path) -> io::Result<tokio::net::UnixListener> {
+pub(crate) fn listen_local(path: &Path) -> io::Result<tokio::net::UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -243,7 +252,7 @@ fn listen_local(path: &Path) -> io::Result<tokio::net::UnixListener> {
 /// Most links that wait to be looked at.
 const MAX_WAITING: usize = 32;
 /// Pause after a failed accept, as when descriptors run out.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts links over TCP and from this machine, for ever, in tasks of this runtime.
 ///

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod device_streams;
 mod devices;
 mod devintf;
 mod drive_config;
@@ -27,6 +28,7 @@ mod vm_protocol;
 
 pub use self::group::group;
 pub use config::config;
+pub use device_streams::device_streams;
 pub use devices::devices;
 pub use devintf::{COMMANDS, devintf};
 pub use drive_config::drive_config;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
-    Reached, config, devices, devintf, drive_config, drive_link, group, kvm_control, kvm_frame,
-    kvm_hotkey, kvm_import, kvm_telnet, monitor, nbd_options, nbd_requests, secure_link,
-    vm_protocol,
+    Reached, config, device_streams, devices, devintf, drive_config, drive_link, group,
+    kvm_control, kvm_frame, kvm_hotkey, kvm_import, kvm_telnet, monitor, nbd_options, nbd_requests,
+    secure_link, vm_protocol,
 };
 
 /// Most files in a corpus and their bytes together; beyond them it wants `fuzz/minimise`.
@@ -335,6 +335,25 @@ fn secure_link_corpus() {
             "changed datagram",
             "frame",
             "changed frame",
+        ],
+    );
+}
+
+#[test]
+fn device_streams_corpus() {
+    replay(
+        "device_streams",
+        device_streams,
+        &[
+            "opened",
+            "data",
+            "a full window",
+            "no room",
+            "room",
+            "closed",
+            "a frame",
+            "late",
+            "refused",
         ],
     );
 }

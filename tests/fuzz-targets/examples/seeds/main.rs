@@ -9,6 +9,7 @@ use std::path::Path;
 use fuzz_targets::Reached;
 
 mod config;
+mod device_streams;
 mod devices;
 mod devintf;
 mod drive;
@@ -22,6 +23,7 @@ fn main() {
     devintf::write();
     vm_protocol::write();
     config::write();
+    device_streams::write();
     devices::write();
     drive::write();
     group::write();
