@@ -99,7 +99,7 @@ pub enum Command {
         /// Come back to it whenever it is lost, and wait for it if it is not there
         #[arg(long)]
         keep: bool,
-        /// Where a serial line's terminal is to be found
+        /// Where a serial line's terminal, or a disk's socket, is to be found
         #[arg(long, value_name = "PATH")]
         link: Option<PathBuf>,
     },

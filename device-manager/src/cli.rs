@@ -18,6 +18,7 @@ use crate::manager::api::{
 use crate::manager::core::Scope;
 use crate::pattern::Pattern;
 use crate::record::DeviceId;
+use crate::service::disk::place;
 use crate::service::run::{Finding, client};
 
 /// Between two attempts to reach a manager.
@@ -36,6 +37,13 @@ async fn get(ask: &AskArgs) -> Result<Status, ClientError> {
     client(&ask.socket).get_json("/v1/status").await
 }
 
+/// Where a disk that this machine holds by itself is reached; the folder is beside that of the manager's socket.
+fn own_socket(control: &Path, device: DeviceId, function: usize) -> Option<String> {
+    let runtime = control.parent()?.parent()?.join("device-manager-attach");
+    let path = place(&runtime, device, u8::try_from(function).ok()?);
+    path.exists().then(|| path.display().to_string())
+}
+
 /// Seconds since 1970 of microseconds.
 fn date(us: i64) -> String {
     date_time(u64::try_from(us / 1_000_000).unwrap_or(0))
@@ -50,14 +58,18 @@ pub async fn status(ask: &AskArgs) -> Result<String, ClientError> {
         let Status { version, machine, replication, devices, .. } = status;
         let mut out = format!("device-manager {version} on {machine}, lists: {replication}\n\n");
         let _ = writeln!(out, "{}", units_table(&status.units));
-        let mut table =
-            Table::new(["DEVICE", "MODEL", "AT", "LEASE", "HOLDER", "SINCE", "UNTIL", "THROUGH"]);
+        let mut table = Table::new([
+            "DEVICE", "PART", "MODEL", "AT", "LEASE", "HOLDER", "SINCE", "UNTIL", "THROUGH",
+            "SOCKET",
+        ]);
         for known in devices {
             let device = &known.device;
-            for info in device.functions.iter().filter_map(|f| f.lease.as_ref()) {
+            let leased = device.functions.iter().enumerate();
+            for (at, part, info) in leased.filter_map(|(at, f)| Some((at, f, f.lease.as_ref()?))) {
                 let until = info.until.map_or_else(|| "released".to_owned(), date);
                 table.row([
                     &device.id.to_string(),
+                    &part.kind,
                     &device.found.model,
                     &device.unit.to_string(),
                     &info.no.to_string(),
@@ -65,6 +77,7 @@ pub async fn status(ask: &AskArgs) -> Result<String, ClientError> {
                     &date(info.since),
                     &until,
                     &info.through.to_string(),
+                    &own_socket(&ask.socket, device.id, at).unwrap_or_default(),
                 ]);
             }
         }

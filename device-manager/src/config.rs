@@ -95,6 +95,8 @@ pub struct RawRule {
     groups: Vec<String>,
     verdict: Verdict,
     limit: Option<HumanDuration>,
+    #[serde(default)]
+    read_only: bool,
     #[serde(default = "yes")]
     queue: bool,
     reason: Option<String>,
@@ -164,8 +166,10 @@ impl Config {
         let rules = rule.into_iter().map(|rule| {
             let limit_s =
                 rule.limit.map(|limit| u32::try_from(limit.get().as_secs()).unwrap_or(u32::MAX));
-            let RawRule { devices, machines, users, groups, verdict, queue, reason, .. } = rule;
-            Rule { devices, machines, users, groups, verdict, limit_s, queue, reason }
+            let RawRule {
+                devices, machines, users, groups, verdict, read_only, queue, reason, ..
+            } = rule;
+            Rule { devices, machines, users, groups, verdict, limit_s, read_only, queue, reason }
         });
         Ok(Self {
             replication: match manager.replication {

@@ -15,6 +15,7 @@
 pub mod args;
 pub mod cli;
 pub mod config;
+mod disk;
 pub mod helper;
 mod ktls;
 pub mod link;

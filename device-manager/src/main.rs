@@ -132,6 +132,7 @@ async fn held(
         link,
         socket: hold.socket,
         state: state(root.as_deref(), "device-manager-attach"),
+        runtime: runtime(root.as_deref(), "device-manager-attach"),
         unit: runtime(root.as_deref(), "device-manager-unit").join("holders.sock"),
         helper: hold.helper,
         root,

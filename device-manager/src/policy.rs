@@ -36,6 +36,8 @@ pub struct Rule {
     pub verdict: Verdict,
     /// For how long at most, seconds.
     pub limit_s: Option<u32>,
+    /// Whether they may only read.
+    pub read_only: bool,
     /// Whether they may wait for what others have.
     pub queue: bool,
     /// What they are told if they may not.
@@ -82,7 +84,8 @@ impl Policy {
         limit_s: Option<u32>,
     ) -> Result<Allowed, String> {
         if self.rules.is_empty() {
-            return Ok(Allowed { terms: LeaseTerms { limit_s }, queue: true, rule: None });
+            let terms = LeaseTerms { limit_s, read_only: false };
+            return Ok(Allowed { terms, queue: true, rule: None });
         }
         let mut rules = self.rules.iter().enumerate();
         let Some((at, rule)) = rules.find(|(_, rule)| rule.fits(device, holder)) else {
@@ -94,7 +97,8 @@ impl Policy {
         }
         let limits = [limit_s, rule.limit_s];
         let limit_s = limits.into_iter().flatten().min();
-        Ok(Allowed { terms: LeaseTerms { limit_s }, queue: rule.queue, rule: Some(at + 1) })
+        let terms = LeaseTerms { limit_s, read_only: rule.read_only };
+        Ok(Allowed { terms, queue: rule.queue, rule: Some(at + 1) })
     }
 }
 
@@ -111,6 +115,7 @@ mod tests {
             groups: vec![],
             verdict,
             limit_s: None,
+            read_only: false,
             queue: true,
             reason: None,
         }
@@ -132,6 +137,7 @@ mod tests {
                     groups: vec!["staff".into()],
                     users: vec![0],
                     limit_s: Some(60),
+                    read_only: true,
                     queue: false,
                     ..rule(Verdict::Allow)
                 },
@@ -145,6 +151,7 @@ mod tests {
             (allowed.terms.limit_s, allowed.queue, allowed.rule),
             (Some(60), false, Some(2))
         );
+        assert!(allowed.terms.read_only);
         assert_eq!(judge("a", 0, "x", Some(30)).unwrap().terms.limit_s, Some(30));
         assert_eq!(judge("a", 5, "x", None), Err("no rule allows it".into()));
         assert_eq!(judge("b", 0, "staff", None), Err("no rule allows it".into()));

@@ -197,6 +197,10 @@ pub struct Function {
 
 /// All of a device.
 pub const WHOLE: u8 = 0;
+/// The kind of a function that is a disk.
+pub const DISK: &str = "disk";
+/// The kind of one that is a serial line.
+pub const SERIAL: &str = "serial";
 
 impl Function {
     /// A free one.
@@ -233,6 +237,9 @@ pub struct Found {
     pub parts: Vec<(String, String)>,
     /// Why it is not for use now.
     pub unavailable: Option<String>,
+    /// Why some of its parts are not, by node. Only at the unit: others see that at the functions.
+    #[serde(skip)]
+    pub busy: Vec<(String, String)>,
 }
 
 /// A device, as its unit tells of it.
@@ -321,6 +328,7 @@ pub(crate) mod tests {
             descriptors: 7,
             parts: vec![],
             unavailable: None,
+            busy: vec![],
         };
         Device {
             id: DeviceId::new(&unit, serial),

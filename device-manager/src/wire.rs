@@ -203,6 +203,8 @@ pub enum ToUnit {
 pub struct LeaseTerms {
     /// It ends after so long at the latest, seconds; none for as long as it is renewed.
     pub limit_s: Option<u32>,
+    /// Nothing may be written, as only a disk by itself can be held to.
+    pub read_only: bool,
 }
 
 /// Names a request among those of the manager that made it.
@@ -300,6 +302,13 @@ pub enum Carried {
     },
     /// Bytes of a serial line, in sealed frames of this session.
     Serial,
+    /// A disk by NBD: each of its clients is one of [`crate::streams`], sealed likewise.
+    Disk {
+        /// Bytes.
+        size: u64,
+        /// Whether it is only read.
+        read_only: bool,
+    },
 }
 
 fn texts(texts: &[&str]) -> bool {

@@ -93,6 +93,7 @@ fn found() -> Found {
         descriptors: 1,
         parts: vec![],
         unavailable: None,
+        busy: vec![],
     }
 }
 

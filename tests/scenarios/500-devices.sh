@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 240
+# limit: 300
 # Four machines in namespaces: a disk, a serial adapter and a keyboard of one are found, leased and used on others, through the manager of a
-# third. Who has it, who waits, and who may not are told.
+# third. Who has it, who waits, and who may not are told. A serial line and a disk are used by themselves, the disk by the NBD clients of others.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
 
@@ -12,4 +12,4 @@ modprobe -r dummy_hcd || true
 systemctl mask --runtime --quiet usb-gadget-drive-agent@.service
 trap 'systemctl unmask --runtime --quiet usb-gadget-drive-agent@.service' EXIT
 modprobe dummy_hcd num=3 is_high_speed=1
-/mnt/tests/scenarios/device-rack carry queue policy kinds serial
+/mnt/tests/scenarios/device-rack carry queue policy kinds serial split

@@ -3,12 +3,13 @@
 # limit: 240
 # profile: full
 # The units as systemd runs them, locked down and without root but for the helper: a group of one machine, a disk that is always there by a
-# template unit, also when it is unplugged; removal gives all devices back.
+# template unit, also when it is unplugged, and its disk by itself by NBD; removal gives all devices back.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
 
 GADGET=/sys/kernel/config/usb_gadget/dm-package
 ATTACH="device-manager-attach@$(systemd-escape 'serial=PKG1').service"
+DROP_IN=/run/systemd/system/$ATTACH.d
 package=$(ls /mnt/debs/device-manager_*.deb)
 
 clean_up() {
@@ -22,6 +23,8 @@ clean_up() {
         rmdir $GADGET/configs/c.1 $GADGET/functions/mass_storage.0 $GADGET/strings/0x409 $GADGET
     fi
     rmmod dummy_hcd
+    rm -rf "$DROP_IN"
+    systemctl daemon-reload
     systemctl stop midplane-key.path midplane-key.socket midplane-key.service
     rm -rf /etc/midplane/{node.key,group.key,group.toml,.lock,keys} /var/lib/midplane/{members,device-manager*}
     systemctl start midplane-key.path
@@ -110,6 +113,30 @@ check "the unit is stopped in good order" systemctl disable --now "$ATTACH"
 wait_for 10 "it is away" gone
 home() { [[ $(readlink -f /sys/bus/usb/devices/*/driver | sort -u) != *usbip-host* ]]; }
 wait_for 10 "and the machine has its own device back" home
+mkdir -p "$DROP_IN"
+printf '[Service]\nExecStart=\nExecStart=/usr/bin/device-manager attach --keep --any --queue --function disk %%I\n' >"$DROP_IN/disk.conf"
+systemctl daemon-reload
+disk_socket() { compgen -G '/run/midplane/device-manager-attach/*.sock'; }
+check "its disk alone, always, here" systemctl start "$ATTACH"
+wait_for 40 "it has a socket" disk_socket
+socket=$(disk_socket)
+[[ $(stat -c '%U %a' "$socket") == 'device-manager 600' ]] || fail "the socket: $(stat -c '%U %a' "$socket")"
+device-manager status | has "$socket" || fail "status does not show it: $(device-manager status)"
+check "it is read" nbdcopy --connections=4 "nbd+unix:///?socket=$socket" read.img
+cmp read.img disk.img || fail "what is read is not what is on the disk"
+head -c 4M /dev/urandom >fresh.img
+check "and written" nbdcopy --connections=4 --flush fresh.img "nbd+unix:///?socket=$socket"
+cmp fresh.img disk.img || fail "what was written is not on the disk"
+lease_of() { device-manager status --json | jq '[.devices[].device.functions[].lease | select(. != null) | .no] | add'; }
+old=$(lease_of)
+systemctl kill --signal=KILL device-manager-unit
+served_anew() { [[ $(lease_of) != "$old" ]] && nbdinfo --size "nbd+unix:///?socket=$socket"; }
+wait_for 40 "the unit is killed: by another lease it is at the same socket again" served_anew
+check "it is stopped in good order" systemctl stop "$ATTACH"
+no_socket() { ! disk_socket; }
+wait_for 10 "its socket is gone" no_socket
+rm -r "$DROP_IN"
+systemctl daemon-reload
 systemctl start "$ATTACH"
 wait_for 40 "it is there" vhci_disk
 check "the package is removed" dpkg -r device-manager

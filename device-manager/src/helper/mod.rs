@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The part that is root: a few writes to sysfs, asked for over a Unix socket by the parts that speak with the network, which
+//! The part that is root: a few writes to sysfs and the opening of disks, asked for over a Unix socket by the parts that speak with the network, which
 //! are not root. It looks at each device itself, and at the configuration, before it does what it is asked.
 
+pub mod disk;
 pub mod server;
 pub mod usbip;
 
@@ -50,6 +51,17 @@ pub enum Request {
     },
     /// Detach a port.
     Detach(u32),
+    /// Open a disk of a device, for who asks alone.
+    Open {
+        /// The kernel's name of its port.
+        bus_id: String,
+        /// What it is to be.
+        identity: Identity,
+        /// The disk's node.
+        node: String,
+        /// Whether it is to be opened for reading alone.
+        read_only: bool,
+    },
 }
 
 /// What it answers.
@@ -61,6 +73,11 @@ pub enum Answer {
     Exported(Exported),
     /// It is attached: the port, and the local name.
     Imported(u32, String),
+    /// It is open, and comes with this.
+    Opened {
+        /// Whether it can only be read.
+        read_only: bool,
+    },
 }
 
 /// Why it was not done.
@@ -101,28 +118,47 @@ impl Helper {
         request: Request,
         socket: Option<OwnedFd>,
     ) -> Result<Answer, HelperError> {
+        Ok(self.put(request, socket).await?.0)
+    }
+
+    /// Asks for something that comes as a descriptor.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub async fn ask_for(
+        &self,
+        request: Request,
+    ) -> Result<(Answer, Option<OwnedFd>), HelperError> {
+        self.put(request, None).await
+    }
+
+    async fn put(
+        &self,
+        request: Request,
+        socket: Option<OwnedFd>,
+    ) -> Result<(Answer, Option<OwnedFd>), HelperError> {
         let path = Arc::clone(&self.path);
         let asked = tokio::task::spawn_blocking(move || {
             ask(&path, &request, socket.as_ref().map(AsFd::as_fd))
         });
         let io = |source| HelperError::Io { path: PathBuf::clone(&self.path), source };
         let answer = asked.await.map_err(|error| io(io::Error::other(error)))?;
-        answer.map_err(io)?.map_err(HelperError::Refused)
+        let (answer, fd) = answer.map_err(io)?;
+        Ok((answer.map_err(HelperError::Refused)?, fd))
     }
 }
 
-fn ask(
-    path: &std::path::Path,
-    request: &Request,
-    fd: Option<BorrowedFd<'_>>,
-) -> io::Result<Result<Answer, String>> {
+/// What it says, and what comes with that.
+type Said = (Result<Answer, String>, Option<OwnedFd>);
+
+fn ask(path: &std::path::Path, request: &Request, fd: Option<BorrowedFd<'_>>) -> io::Result<Said> {
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(LIMIT))?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     send(socket.as_fd(), &serde_json::to_vec(request)?, fd)?;
-    let (bytes, _) = receive(socket.as_fd())?;
-    Ok(serde_json::from_slice(&bytes)?)
+    let (bytes, fd) = receive(socket.as_fd())?;
+    Ok((serde_json::from_slice(&bytes)?, fd))
 }
 
 /// Sends one message, perhaps with a descriptor.

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use super::usbip::Usbip;
-use super::{Answer, Request, receive, send};
+use super::{Answer, Request, disk, receive, send};
 use crate::config::Config;
 use crate::pattern::Pattern;
 use crate::record::{Device, DeviceId, Found, Function, Machine, Stamp};
@@ -91,14 +91,21 @@ fn answer(client: &OwnedFd, options: &Options) -> io::Result<()> {
     let (bytes, fd) = receive(client.as_fd())?;
     let request: Request = serde_json::from_slice(&bytes)?;
     tracing::debug!(?request, "asked");
-    let answer = act(&request, fd, options);
+    let mut opened = None;
+    let answer = act(&request, fd, options, &mut opened);
     if let Err(error) = &answer {
         tracing::warn!(?request, error, "not done");
     }
-    send(client.as_fd(), &serde_json::to_vec(&answer)?, None)
+    send(client.as_fd(), &serde_json::to_vec(&answer)?, opened.as_ref().map(AsFd::as_fd))
 }
 
-fn act(request: &Request, fd: Option<OwnedFd>, options: &Options) -> Result<Answer, String> {
+/// What comes with the answer is put into `opened`.
+fn act(
+    request: &Request,
+    fd: Option<OwnedFd>,
+    options: &Options,
+    opened: &mut Option<OwnedFd>,
+) -> Result<Answer, String> {
     let usbip = Usbip::new(&options.sys);
     let text = |error: &dyn std::error::Error| match error.source() {
         Some(source) => format!("{error}: {source}"),
@@ -107,8 +114,7 @@ fn act(request: &Request, fd: Option<OwnedFd>, options: &Options) -> Result<Answ
     let socket = || fd.ok_or_else(|| "a socket is missing".to_owned());
     match request {
         Request::Export { bus_id, identity } => {
-            let config =
-                Config::load(options.config.as_deref()).map_err(|error| error.to_string())?;
+            let config = load(options)?;
             let check = |path: &Path, found: &Found| {
                 keep(path, found, &config.offer.never, &config.offer.named)
             };
@@ -125,23 +131,44 @@ fn act(request: &Request, fd: Option<OwnedFd>, options: &Options) -> Result<Answ
         Request::Detach(port) => {
             usbip.detach(*port).map(|()| Answer::Done).map_err(|error| text(&error))
         }
+        Request::Open { bus_id, identity, node, read_only } => {
+            let config = load(options)?;
+            let check = |found: &Found| never(found, &config.offer.never);
+            let disk = disk::open(&usbip, bus_id, identity, (node, *read_only), check);
+            let (file, read_only) = disk.map_err(|error| text(&error))?;
+            *opened = Some(file.into());
+            Ok(Answer::Opened { read_only })
+        }
     }
 }
 
-/// Why a device stays with its machine, whoever asks.
-fn keep(path: &Path, found: &Found, never: &[Pattern], named: &[Pattern]) -> Option<String> {
+fn load(options: &Options) -> Result<Config, String> {
+    Config::load(options.config.as_deref()).map_err(|error| error.to_string())
+}
+
+/// As patterns see it.
+fn shown(found: &Found) -> Device {
     let unit: Machine = "localhost".parse().expect("it is a name");
-    let device = Device {
+    Device {
         id: DeviceId::new(&unit, &found.key),
         unit,
         gen_no: 0,
         found: found.clone(),
         functions: vec![Function::new("whole", None)],
         stamp: Stamp { epoch: 0, seq: 0, at: 0 },
-    };
-    let fits = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.fits(&device));
-    if fits(never) {
-        return Some("it is never given away, by the unit's configuration".to_owned());
     }
-    withheld(path, found).filter(|_| !fits(named))
+}
+
+fn fits(device: &Device, patterns: &[Pattern]) -> bool {
+    patterns.iter().any(|pattern| pattern.fits(device))
+}
+
+fn never(found: &Found, patterns: &[Pattern]) -> Option<String> {
+    let is_kept = fits(&shown(found), patterns);
+    is_kept.then(|| "it is never given away, by the unit's configuration".to_owned())
+}
+
+/// Why a device stays with its machine, whoever asks.
+fn keep(path: &Path, found: &Found, patterns: &[Pattern], named: &[Pattern]) -> Option<String> {
+    never(found, patterns).or_else(|| withheld(path, found).filter(|_| !fits(&shown(found), named)))
 }

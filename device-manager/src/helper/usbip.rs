@@ -165,6 +165,20 @@ impl Usbip {
         Some(Exported { devid: number("busnum")? << 16 | number("devnum")?, speed })
     }
 
+    /// A device, if it is the one that it is to be, and its folder.
+    ///
+    /// # Errors
+    /// It is not there, or another is.
+    pub fn identified(&self, bus_id: &str, wanted: &Identity) -> Result<(PathBuf, Found)> {
+        let path = self.device(bus_id);
+        let found = Some(&path).filter(|_| is_bus_id(bus_id)).and_then(|path| look(path));
+        let found = found.ok_or_else(|| UsbipError::NoDevice(bus_id.to_owned()))?;
+        if Identity::of(&found) != *wanted {
+            return Err(UsbipError::Another(bus_id.to_owned()));
+        }
+        Ok((path, found))
+    }
+
     /// Whether data of a device flow.
     #[must_use]
     pub fn is_used(&self, bus_id: &str) -> bool {
@@ -182,15 +196,8 @@ impl Usbip {
         socket: BorrowedFd<'_>,
         check: impl Fn(&Path, &Found) -> Option<String>,
     ) -> Result<Exported> {
-        let path = self.device(bus_id);
+        let (path, found) = self.identified(bus_id, wanted)?;
         let none = || UsbipError::NoDevice(bus_id.to_owned());
-        if !is_bus_id(bus_id) {
-            return Err(none());
-        }
-        let found = look(&path).ok_or_else(none)?;
-        if Identity::of(&found) != *wanted {
-            return Err(UsbipError::Another(bus_id.to_owned()));
-        }
         if let Some(why) = check(&path, &found) {
             return Err(UsbipError::Withheld(why));
         }

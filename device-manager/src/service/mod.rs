@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A service: finds a device, has it leased, and holds it: over links to its unit, so that no manager is in the way.
 
+pub(crate) mod disk;
 mod find;
 mod hold;
 pub mod run;

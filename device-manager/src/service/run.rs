@@ -10,6 +10,7 @@ use daemon_kit::signals::{Signal, Signals};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::disk;
 use super::find::lease;
 pub use super::find::{Finding, NotLeased, Wanted, client};
 use super::hold::Holding;
@@ -37,7 +38,7 @@ pub struct Options {
     pub attach: bool,
     /// Come back to it when it is lost, and wait for it before.
     pub keep: bool,
-    /// Where a pseudo-terminal of a serial line is to be found.
+    /// Where a pseudo-terminal of a serial line, or the socket of a disk, is to be found.
     pub link: Option<PathBuf>,
     /// The manager's socket.
     pub socket: PathBuf,
@@ -45,6 +46,8 @@ pub struct Options {
     pub root: Option<PathBuf>,
     /// The folder for whom it meets.
     pub state: PathBuf,
+    /// The folder for sockets of disks.
+    pub runtime: PathBuf,
     /// Where a unit of this machine waits for holders.
     pub unit: PathBuf,
     /// The helper's socket.
@@ -52,7 +55,7 @@ pub struct Options {
 }
 
 /// Why a device is not held any more.
-enum Over {
+pub(super) enum Over {
     /// By a signal.
     Stopped,
     /// It may come back.
@@ -97,7 +100,7 @@ fn may_come(error: &anyhow::Error) -> bool {
     error.downcast_ref::<NotLeased>().is_none_or(NotLeased::later)
 }
 
-async fn stop(signals: &mut Signals) {
+pub(super) async fn stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}
 }
 
@@ -134,6 +137,9 @@ async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow
             usb(options, &grant, (exported, sealed), link, holding, signals).await
         }
         Carried::Serial => tty(options, &grant, link, holding, signals).await,
+        Carried::Disk { size, read_only } => {
+            disk::hold(options, &grant, (size, read_only), link, holding, signals).await
+        }
     }
 }
 
@@ -208,7 +214,7 @@ async fn usb(
 }
 
 /// The port is empty: the unit may be about to say why.
-async fn said(holding: &mut Holding) -> String {
+pub(super) async fn said(holding: &mut Holding) -> String {
     match tokio::time::timeout(Duration::from_millis(500), holding.keep()).await {
         Ok(NotHeld::Ended(why)) => why,
         _ => "its data connection was lost".to_owned(),

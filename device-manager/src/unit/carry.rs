@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What carries a lease's data: the kernel's USB/IP for a whole device, a task of ours for a serial line.
+//! What carries a lease's data: the kernel's USB/IP for a whole device, a task of ours for a serial line or a disk.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::run::Happened;
 use crate::helper::usbip::{Exported, Identity, Usbip};
 use crate::helper::{Helper, Request};
 use crate::link::{Link, Outbox};
-use crate::record::{Found, WHOLE};
+use crate::record::{DISK, Found, WHOLE};
 use crate::wire::{Carried, ToHolder};
-use crate::{ktls, serial};
+use crate::{disk, ktls, serial};
 
 /// All of a unit's.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ enum DataPath {
     Usb { bus_id: String, watched: bool },
     /// A task has it.
     Task(AbortHandle),
+    /// A task that is told to stop, and waited for: it may be at the disk.
+    Disk { stop: oneshot::Sender<()>, task: JoinHandle<()> },
 }
 
 impl Carrier {
@@ -50,8 +52,9 @@ impl Carrier {
         self.paths.insert(no, DataPath::Usb { bus_id: bus_id.to_owned(), watched: true });
     }
 
-    /// Hands a holder's connection to a device.
-    pub fn carry(&mut self, no: u64, link: Link, found: &Found, function: u8) {
+    /// Hands a holder's connection to a device, or to a part of it, perhaps for reading alone.
+    pub fn carry(&mut self, no: u64, link: Link, found: &Found, part: (u8, bool)) {
+        let (function, read_only) = part;
         if function == WHOLE {
             let path = DataPath::Usb { bus_id: found.path.clone(), watched: false };
             self.paths.insert(no, path);
@@ -63,8 +66,17 @@ impl Carrier {
             });
             return;
         }
-        let node = found.parts.get(usize::from(function) - 1).map(|part| part.1.clone());
         let happened = self.happened.clone();
+        let part = found.parts.get(usize::from(function) - 1).cloned();
+        if let Some((_, node)) = part.as_ref().filter(|(kind, _)| kind == DISK) {
+            let disk = disk::Task { no, found: found.clone(), node: node.clone(), read_only };
+            let (stop, stopped) = oneshot::channel();
+            let carrying = disk::carry(disk, self.helper.clone(), link, happened, stopped);
+            let task = tokio::spawn(carrying);
+            self.paths.insert(no, DataPath::Disk { stop, task });
+            return;
+        }
+        let node = part.map(|part| part.1);
         let task = tokio::spawn(async move {
             let opened = match node {
                 Some(node) => {
@@ -130,6 +142,14 @@ impl Carrier {
                     {
                         tracing::warn!(device = bus_id, %error, "it is not given back");
                     }
+                    let _ = happened.send(Happened::Cut(no)).await;
+                });
+            }
+            Some(DataPath::Disk { stop, task }) => {
+                drop(stop);
+                tokio::spawn(async move {
+                    // A panic of it has been reported.
+                    let _ = task.await;
                     let _ = happened.send(Happened::Cut(no)).await;
                 });
             }

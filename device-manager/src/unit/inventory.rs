@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::pattern::Pattern;
-use crate::record::{Device, DeviceId, Found, Function, Machine, Stamp, cut};
+use crate::record::{DISK, Device, DeviceId, Found, Function, Machine, SERIAL, Stamp, cut};
 
 /// Most bytes of a device's descriptors that are read: a device with many configurations has a few KiB.
 const MAX_DESCRIPTORS: usize = 64 * 1024;
@@ -112,10 +112,20 @@ pub fn look(path: &Path) -> Option<Found> {
         "" => format!("{vendor}:{product} at {name}"),
         serial => format!("{vendor}:{product} {serial}"),
     };
-    let parts = nodes(path);
+    let disks = disks(path);
+    let busy = disks.iter().filter_map(|disk| {
+        let what = in_use(disk.folder.parent()?)?;
+        Some((disk.node.clone(), format!("{what} is in use at its unit")))
+    });
+    let busy = busy.collect();
+    let disks = disks.into_iter().map(|disk| (DISK.to_owned(), disk.node));
+    // Media come and go: lines keep their places.
+    let parts: Vec<_> = nodes(path).into_iter().chain(disks).collect();
     let mut types = types(bytes);
-    if !parts.is_empty() && !types.iter().any(|kind| kind == "serial") {
-        types.push("serial".to_owned());
+    for (kind, _) in &parts {
+        if !types.contains(kind) {
+            types.push(kind.clone());
+        }
     }
     Some(Found {
         key: cut(&key),
@@ -130,6 +140,7 @@ pub fn look(path: &Path) -> Option<Found> {
         descriptors: digest(bytes),
         parts,
         unavailable: None,
+        busy,
     })
 }
 
@@ -140,27 +151,55 @@ pub fn digest(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
 }
 
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What is in a folder and has a name like that.
+fn under(path: &Path, like: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let all =
+        fs::read_dir(path).map(|all| all.filter_map(|entry| Some(entry.ok()?.path())).collect());
+    let mut all: Vec<PathBuf> = all.unwrap_or_default();
+    all.retain(|path| like(&name(path)));
+    all.sort();
+    all
+}
+
+fn interfaces(path: &Path) -> Vec<PathBuf> {
+    under(path, |name| name.contains(':'))
+}
+
+/// A disk of a device: a logical unit with a medium.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDevice {
+    /// `/dev/sda`.
+    pub node: String,
+    /// Its folder in sysfs.
+    pub folder: PathBuf,
+}
+
+/// Disks of a device: `INTERFACE/host0/target0:0:0/0:0:0:0/block/sda`.
+#[must_use]
+pub fn disks(path: &Path) -> Vec<BlockDevice> {
+    let mut folders = interfaces(path);
+    for like in ["host", "target", "", "block", "sd"] {
+        let inner = folders.iter().flat_map(|path| under(path, |name| name.starts_with(like)));
+        folders = inner.collect();
+    }
+    folders.retain(|path| line(path, "size").is_some_and(|size| size != "0"));
+    let disk = |folder: PathBuf| BlockDevice { node: format!("/dev/{}", name(&folder)), folder };
+    folders.into_iter().map(disk).collect()
+}
+
 /// Nodes of serial lines: `INTERFACE/tty/ttyACM0`, or `INTERFACE/ttyUSB0/tty/ttyUSB0`.
 fn nodes(path: &Path) -> Vec<(String, String)> {
     let mut found = vec![];
-    let under = |path: &Path| -> Vec<PathBuf> {
-        let all = fs::read_dir(path)
-            .map(|all| all.filter_map(|entry| Some(entry.ok()?.path())).collect());
-        all.unwrap_or_default()
-    };
-    let interfaces = under(path)
-        .into_iter()
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().contains(':')));
-    for interface in interfaces {
-        let inner = under(&interface)
-            .into_iter()
-            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tty")));
-        for folder in inner {
+    for interface in interfaces(path) {
+        for folder in under(&interface, |name| name.starts_with("tty")) {
             let at = if folder.join("tty").is_dir() { folder.join("tty") } else { folder };
-            for node in under(&at) {
-                let name = node.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if name.starts_with("tty") && node.join("dev").exists() {
-                    found.push(("serial".to_owned(), format!("/dev/{name}")));
+            for node in under(&at, |name| name.starts_with("tty")) {
+                if node.join("dev").exists() {
+                    found.push((SERIAL.to_owned(), format!("/dev/{}", name(&node))));
                 }
             }
         }
@@ -325,5 +364,33 @@ mod tests {
         let parts: Vec<&str> = all[0].parts.iter().map(|part| part.1.as_str()).collect();
         assert_eq!(parts, ["/dev/ttyACM0", "/dev/ttyUSB3"]);
         assert!(all[0].types.contains(&"serial".to_owned()));
+    }
+
+    #[test]
+    fn disks_with_a_medium_are_parts_and_one_in_use_is_told() {
+        let sys = tempfile::tempdir().unwrap();
+        plug(sys.path(), "pci", "1-1", &files(b"A\n", &DISK));
+        let target = sys.path().join("devices/pci/1-1/1-1:1.0/host2/target2:0:0");
+        for (lun, name, size) in [(0, "sdb", "16\n"), (1, "sdc", "16\n"), (2, "sdd", "0\n")] {
+            let disk = target.join(format!("2:0:0:{lun}/block/{name}"));
+            fs::create_dir_all(disk.join("holders")).unwrap();
+            for (file, text) in [("dev", "8:16\n"), ("size", size)] {
+                fs::write(disk.join(file), text).unwrap();
+            }
+        }
+        let look = || scan(sys.path(), &"u".parse().unwrap(), &Offer::default()).remove(0);
+        let parts = |found: &Found| -> Vec<String> {
+            assert!(found.parts.iter().all(|part| part.0 == "disk"));
+            found.parts.iter().map(|part| part.1.clone()).collect()
+        };
+        let free = look();
+        assert_eq!(parts(&free), ["/dev/sdb", "/dev/sdc"]);
+        assert_eq!((free.unavailable, free.busy), (None, vec![]));
+        fs::write(target.join("2:0:0:1/block/sdc/holders/dm-0"), "").unwrap();
+        let used = look();
+        assert_eq!(parts(&used), ["/dev/sdb", "/dev/sdc"]);
+        assert!(used.unavailable.unwrap().contains("sdc is in use"), "all of it");
+        let why = "sdc is in use at its unit".to_owned();
+        assert_eq!(used.busy, [("/dev/sdc".to_owned(), why)], "and the one disk");
     }
 }

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::helper::usbip::Usbip;
 use crate::helper::{Helper, Request};
 use crate::link::{Chain, Inbox, Link, listen, write_all};
-use crate::record::Machine;
+use crate::record::{Machine, WHOLE};
 use crate::trust::{Role, Trust};
 use crate::wire::{Carried, FromHolder, FromUnit, ToHolder, ToUnit};
 
@@ -202,6 +202,8 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
 /// What the life before left: what flows goes on, what was on its way to somebody or on its way back is given back.
 async fn take_up(leases: &mut [Stored], usbip: &Usbip, helper: &Helper, carrier: &mut Carrier) {
     for lease in leases.iter_mut() {
+        // What the process carried itself went with it.
+        lease.over |= lease.info.in_use && lease.function != WHOLE;
         lease.info.in_use &= !lease.over && usbip.is_used(&lease.found.path);
     }
     let flows = |port: &str| leases.iter().any(|l| l.info.in_use && l.found.path == port);
@@ -407,9 +409,9 @@ impl Shell {
                     None => {}
                 },
                 Action::Hang(conn) => self.hang(conn),
-                Action::Carry { no, conn, found, function } => {
+                Action::Carry { no, conn, found, function, read_only } => {
                     if let Some(HolderConn::Data(link)) = self.holders.remove(&conn) {
-                        self.carrier.carry(no, *link, &found, function);
+                        self.carrier.carry(no, *link, &found, (function, read_only));
                     }
                 }
                 Action::Cut(no) => self.carrier.cut(no),

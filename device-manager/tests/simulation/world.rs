@@ -725,5 +725,6 @@ pub fn found(port: usize, version: u64) -> Found {
         descriptors: version,
         parts: vec![],
         unavailable: None,
+        busy: vec![],
     }
 }

@@ -49,6 +49,7 @@ fn a_unit() -> Unit {
         descriptors: 1,
         parts: vec![("serial".to_owned(), "/dev/ttyACM0".to_owned())],
         unavailable: None,
+        busy: vec![],
     };
     let name = || "m".parse().expect("a name");
     for event in [

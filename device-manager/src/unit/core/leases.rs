@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{Action, ConnId, Micros, Note, OPEN, Stored, Unit};
-use crate::record::{DeviceId, Found, LeaseInfo, Machine, Taken};
+use crate::record::{DISK, DeviceId, Found, LeaseInfo, Machine, Taken, cut};
 use crate::wire::{Carried, FromHolder, Grant, LeaseTerms, Refusal, ToHolder, Token, Wanted};
 
 /// What carries a lease's data.
@@ -28,6 +28,7 @@ pub struct Lease {
     pub device: DeviceId,
     /// Of which part.
     pub function: u8,
+    read_only: bool,
     found: Found,
     gen_no: u64,
     token: Token,
@@ -104,6 +105,10 @@ impl Unit {
             return Err(Refusal::Leased(holder.clone()));
         }
         entry.reserved = None;
+        let kind = &entry.device.functions[usize::from(wanted.function)].kind;
+        if terms.read_only && kind != DISK {
+            return Err(Refusal::Denied(READ_ONLY.to_owned()));
+        }
         let found = entry.device.found.clone();
         let no = self.number();
         let since = self.clock.stamp(now);
@@ -120,6 +125,7 @@ impl Unit {
             info: info.clone(),
             device: wanted.device,
             function: wanted.function,
+            read_only: terms.read_only,
             found,
             gen_no: wanted.gen_no,
             token: self.token(no),
@@ -160,6 +166,7 @@ impl Unit {
             found: lease.found.clone(),
             gen_no: lease.gen_no,
             function: lease.function,
+            read_only: lease.read_only,
             token: lease.token.clone(),
             expires: lease.expires,
             ends: lease.ends,
@@ -170,7 +177,8 @@ impl Unit {
 
     /// A lease of the life before, whose data path runs still.
     pub(super) fn restore(&mut self, now: Micros, device: DeviceId, stored: Stored) {
-        let Stored { info, found, gen_no, function, token, expires, ends, over: _ } = stored;
+        let Stored { info, found, gen_no, function, read_only, token, expires, ends, over: _ } =
+            stored;
         let no = info.no;
         if let Some(entry) = self.devices.get_mut(&device)
             && let Some(function) = entry.device.functions.get_mut(usize::from(function))
@@ -184,6 +192,7 @@ impl Unit {
             info,
             device,
             function,
+            read_only,
             found,
             gen_no,
             token,
@@ -228,7 +237,8 @@ impl Unit {
         }
         lease.path = Path::Starting(conn);
         let (found, function) = (Box::new(lease.found.clone()), lease.function);
-        self.out.push(Action::Carry { no, conn, found, function });
+        let read_only = lease.read_only;
+        self.out.push(Action::Carry { no, conn, found, function, read_only });
     }
 
     fn turn_away(&mut self, conn: ConnId, why: &str) {
@@ -306,7 +316,9 @@ impl Unit {
         let Some(lease) = self.leases.get_mut(&no).filter(|lease| lease.ending.is_none()) else {
             return;
         };
-        lease.ending = Some(why.to_owned());
+        // It may be longer than what a message bears.
+        let why = cut(why);
+        lease.ending = Some(why.clone());
         let (control, free) = (lease.control, lease.path == Path::None);
         if !free {
             lease.path = Path::Cutting;
@@ -314,7 +326,7 @@ impl Unit {
         // Before anybody is told: a life that is killed now must not bring it back.
         self.store();
         if let Some(conn) = control {
-            self.out.push(Action::Answer(conn, ToHolder::Ended(why.to_owned())));
+            self.out.push(Action::Answer(conn, ToHolder::Ended(why)));
             self.out.push(Action::Hang(conn));
         }
         if free {
@@ -343,5 +355,8 @@ impl Unit {
     }
 }
 
+/// Why more than a disk cannot be had for reading alone.
+const READ_ONLY: &str =
+    "it may only be read, which a disk by itself can be held to: lease it with `--function disk`";
 /// Why a lease ends that its holder gives back.
 pub const RELEASED: &str = "released";

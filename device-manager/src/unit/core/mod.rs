@@ -112,6 +112,8 @@ pub enum Action {
         found: Box<Found>,
         /// Which part of it, by its place.
         function: u8,
+        /// Whether nothing may be written.
+        read_only: bool,
     },
     /// Cut a lease's data path, whatever state it is in; answered by [`Event::Cut`].
     Cut(u64),
@@ -153,6 +155,9 @@ pub struct Stored {
     pub gen_no: u64,
     /// Which part.
     pub function: u8,
+    /// Whether nothing may be written.
+    #[serde(default)]
+    pub read_only: bool,
     /// Its token.
     pub token: Token,
     /// When it ends if it is not renewed, by the boot's clock.
@@ -397,7 +402,10 @@ impl Device {
         for (kind, node) in found.parts.iter().take(crate::record::MAX_FUNCTIONS - 1) {
             let of = |f: &&Function| f.node.as_ref() == Some(node);
             let lease = self.functions.iter().find(of).and_then(|f| f.lease.clone());
-            functions.push(Function { lease, ..Function::new(kind, Some(node.clone())) });
+            let busy = found.busy.iter().find(|(of, _)| of == node);
+            let unavailable = busy.map(|(_, why)| why.clone());
+            let function = Function::new(kind, Some(node.clone()));
+            functions.push(Function { lease, unavailable, ..function });
         }
         // A part that is leased and not there any more keeps its place until its lease has ended.
         for old in self.functions.drain(..).filter(|f| f.lease.is_some()) {

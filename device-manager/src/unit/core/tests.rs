@@ -39,11 +39,21 @@ fn ask(
     function: u8,
     limit_s: Option<u32>,
 ) -> Result<Grant, Refusal> {
+    ask_as(unit, now, machine, function, LeaseTerms { limit_s, read_only: false })
+}
+
+fn ask_as(
+    unit: &mut Unit,
+    now: Micros,
+    machine: &str,
+    function: u8,
+    terms: LeaseTerms,
+) -> Result<Grant, Refusal> {
+    let limit_s = terms.limit_s;
     let (device, gen_no) = unit.devices().map(|device| (device.id, device.gen_no)).next().unwrap();
     let holder = Holder { machine: machine.parse().unwrap(), uid: 0, groups: vec![] };
     let wanted = Wanted { device, gen_no, function, holder, queue: false, limit_s, since_ms: 0 };
-    let actions =
-        unit.handle(now, Event::Said(1, ToUnit::Lease(1, wanted, LeaseTerms { limit_s })));
+    let actions = unit.handle(now, Event::Said(1, ToUnit::Lease(1, wanted, terms)));
     let answer = actions.into_iter().find_map(|action| match action {
         Action::Send(_, FromUnit::Answer(1, answer)) => Some(answer),
         _ => None,
@@ -143,4 +153,61 @@ fn a_device_with_other_descriptors_is_another_and_leases_of_the_first_end() {
         unit.handle(4, Event::Inventory(vec![Found { descriptors: 8, ..found("1", &[]) }]));
     assert!(actions.contains(&Action::Cut(grant.no)));
     assert!(unit.devices().next().unwrap().gen_no > before);
+}
+
+#[test]
+fn a_disk_that_cannot_be_opened_ends_its_lease_with_the_reason() {
+    let mut unit = serving(0, vec![found("1", &[("disk", "/dev/sda")])]);
+    let grant = ask(&mut unit, 2, "h", 1, None).unwrap();
+    assert!(matches!(ask(&mut unit, 2, "i", 0, None), Err(Refusal::Leased(_))), "all of it");
+    let (no, token) = (grant.no, grant.token.clone());
+    let machine: Machine = "h".parse().unwrap();
+    for (conn, said) in
+        [(10, FromHolder::Open { no, token: token.clone() }), (11, FromHolder::Data { no, token })]
+    {
+        let _ = unit.handle(3, Event::Came(conn, machine.clone(), said));
+    }
+    // However long the reason is, the holder is told.
+    let why = format!("sda1 is in use at its unit{}", "!".repeat(1000));
+    let actions = unit.handle(4, Event::Carries(no, Err(why)));
+    let told = actions.iter().find_map(|action| match action {
+        Action::Answer(10, told @ ToHolder::Ended(why)) => Some((told, why)),
+        _ => None,
+    });
+    let (told, why) = told.unwrap();
+    assert!(crate::wire::Bounded::is_bounded(told) && why.starts_with("sda1 is in use"), "{why}");
+    assert!(actions.contains(&Action::Cut(no)));
+    assert!(matches!(ask(&mut unit, 5, "i", 1, None), Err(Refusal::Leased(_))), "until it is cut");
+    let _ = unit.handle(6, Event::Cut(no));
+    assert!(ask(&mut unit, 7, "i", 1, None).is_ok());
+}
+
+#[test]
+fn a_disk_in_use_is_not_for_lease_and_another_of_the_device_is() {
+    let parts = [("disk", "/dev/sda"), ("disk", "/dev/sdb")];
+    let busy = vec![("/dev/sda".to_owned(), "sda1 is in use at its unit".to_owned())];
+    let mut unit = serving(0, vec![Found { busy, ..found("1", &parts) }]);
+    let refused = Refusal::Unavailable("sda1 is in use at its unit".to_owned());
+    assert_eq!(ask(&mut unit, 2, "h", 1, None), Err(refused));
+    assert!(ask(&mut unit, 3, "h", 2, None).is_ok());
+    // It is mounted no more, which no event of the device tells.
+    let _ = unit.handle(4, Event::Inventory(vec![found("1", &parts)]));
+    assert!(ask(&mut unit, 5, "h", 1, None).is_ok());
+}
+
+#[test]
+fn only_a_disk_by_itself_is_had_for_reading_alone() {
+    let mut unit =
+        serving(0, vec![found("1", &[("disk", "/dev/sda"), ("serial", "/dev/ttyACM0")])]);
+    for function in [0, 2] {
+        let asked =
+            ask_as(&mut unit, 2, "h", function, LeaseTerms { limit_s: None, read_only: true });
+        assert!(matches!(asked, Err(Refusal::Denied(_))), "{asked:?}");
+    }
+    let grant =
+        ask_as(&mut unit, 3, "h", 1, LeaseTerms { limit_s: None, read_only: true }).unwrap();
+    let data = FromHolder::Data { no: grant.no, token: grant.token };
+    let actions = unit.handle(4, Event::Came(11, "h".parse().unwrap(), data));
+    let carry = |action: &Action| matches!(action, Action::Carry { read_only: true, .. });
+    assert!(actions.iter().any(carry), "{actions:?}");
 }

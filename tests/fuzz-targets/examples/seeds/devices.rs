@@ -34,6 +34,7 @@ fn device() -> Device {
         descriptors: 1,
         parts: vec![],
         unavailable: None,
+        busy: vec![],
     };
     let functions = vec![Function::new("whole", None)];
     Device { id: DeviceId::new(&unit, "k"), unit, gen_no: 1, found, functions, stamp: stamp(2) }
@@ -89,7 +90,7 @@ pub fn write() {
     let lease = ToUnit::Lease(
         1,
         Wanted { device: device().id, ..wanted((3 << 32) + 1) },
-        LeaseTerms { limit_s: Some(9) },
+        LeaseTerms { limit_s: Some(9), read_only: false },
     );
     seed("lease", "leased", &entry(2, &lease.encode()));
     seed("elsewhere", "", &entry(2, &ToUnit::Elsewhere.encode()));

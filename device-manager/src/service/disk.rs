@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A disk by itself at its holder: a Unix socket that speaks NBD, there as long as the lease is, and for this user alone.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use daemon_kit::notify;
+use daemon_kit::signals::Signals;
+
+use super::hold::Holding;
+use super::run::{Options, Over, said, stop};
+use crate::link::{Link, listen_local};
+use crate::record::DeviceId;
+use crate::streams::pump;
+use crate::wire::Grant;
+
+/// Where a disk's socket is: at the same place each time that it is held.
+#[must_use]
+pub fn place(runtime: &Path, device: DeviceId, function: u8) -> PathBuf {
+    runtime.join(format!("{device}-{function}.sock"))
+}
+
+/// Where clients find a disk. It is gone with this.
+struct Door {
+    listener: tokio::net::UnixListener,
+    path: PathBuf,
+    link: Option<PathBuf>,
+}
+
+impl Door {
+    /// Listens, for this user alone; with another name for it.
+    fn open(path: PathBuf, link: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        let listener = listen_local(&path).with_context(|| path.display().to_string())?;
+        let mut door = Self { listener, path, link: None };
+        if let Some(link) = link {
+            let _ = std::fs::remove_file(link);
+            std::os::unix::fs::symlink(&door.path, link)
+                .with_context(|| link.display().to_string())?;
+            door.link = Some(link.to_owned());
+        }
+        Ok(door)
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        for path in [Some(&self.path), self.link.as_ref()].into_iter().flatten() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Lets clients at a disk, until the lease or the connection is over.
+pub(super) async fn hold(
+    options: &Options,
+    grant: &Grant,
+    (size, read_only): (u64, bool),
+    link: Link,
+    mut holding: Holding,
+    signals: &mut Signals,
+) -> anyhow::Result<Over> {
+    link.keep_alive().context("keep-alive")?;
+    let path = place(&options.runtime, grant.device.id, grant.function);
+    let door = match Door::open(path, options.link.as_deref()) {
+        Ok(door) => door,
+        Err(error) => {
+            holding.release().await;
+            return Err(error);
+        }
+    };
+    let text = format!(
+        "disk of {} of {} is at nbd+unix:///?socket={}, {size} bytes{}, lease {}",
+        grant.device.id,
+        grant.device.unit,
+        door.path.display(),
+        if read_only { ", read-only" } else { "" },
+        grant.no
+    );
+    println!("{text}");
+    notify::ready(&text);
+    let over = tokio::select! {
+        ended = pump::listen(&door.listener, link) => match ended {
+            Ok(()) => Over::Lost(said(&mut holding).await),
+            Err(error) => {
+                tracing::debug!(%error, "a disk's connection is over");
+                Over::Lost(said(&mut holding).await)
+            }
+        },
+        why = holding.keep() => Over::Lost(why.to_string()),
+        () = stop(signals) => Over::Stopped,
+    };
+    // Nobody comes any more when it is given back.
+    drop(door);
+    holding.release().await;
+    Ok(over)
+}
