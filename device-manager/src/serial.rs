@@ -65,6 +65,7 @@ pub async fn serve(line: File, mut link: Link) {
 /// # Errors
 /// Why it ended.
 pub async fn pump(line: OwnedFd, mut link: Link) -> io::Result<()> {
+    link.keep_alive()?;
     let line = kernel_abi::async_fd::watch_both(line)?;
     let mut buffer = vec![0; MAX_CHUNK];
     loop {
