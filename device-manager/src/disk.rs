@@ -104,7 +104,7 @@ impl Disk {
             tracing::warn!(left, "a disk does not answer; it is free when it does");
         }
         if let Err(error) = self.export.source().flush() {
-            tracing::warn!(%error, "what was written to a disk is not all on it");
+            tracing::warn!(%error, "a disk is let go, and what was written last may not be on it");
         }
     }
 }
