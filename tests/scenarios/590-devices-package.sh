@@ -3,7 +3,7 @@
 # limit: 240
 # profile: full
 # The units as systemd runs them, locked down and without root but for the helper: a group of one machine, a disk that is always there by a
-# template unit, also when it is unplugged, and its disk by itself by NBD; removal gives all devices back.
+# template unit, also when it is unplugged, its disk by itself by NBD, and a serial line; removal gives all devices back.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
 
@@ -19,8 +19,8 @@ clean_up() {
     systemctl stop "$ATTACH" device-manager-unit device-manager device-manager-helper.socket device-manager-helper
     if [[ -d $GADGET ]]; then
         echo >$GADGET/UDC
-        rm -f $GADGET/configs/c.1/mass_storage.0
-        rmdir $GADGET/configs/c.1 $GADGET/functions/mass_storage.0 $GADGET/strings/0x409 $GADGET
+        rm -f $GADGET/configs/c.1/{mass_storage,acm}.0
+        rmdir $GADGET/configs/c.1 $GADGET/functions/* $GADGET/strings/0x409 $GADGET
     fi
     rmmod dummy_hcd
     rm -rf "$DROP_IN"
@@ -137,6 +137,22 @@ no_socket() { ! disk_socket; }
 wait_for 10 "its socket is gone" no_socket
 rm -r "$DROP_IN"
 systemctl daemon-reload
+
+echo >$GADGET/UDC
+mkdir $GADGET/functions/acm.0
+ln -s $GADGET/functions/acm.0 $GADGET/configs/c.1/
+echo dummy_udc.0 >$GADGET/UDC
+has_line() { device-manager devices serial=PKG1 --json | jq -e '.[].device.functions[] | select(.kind == "serial")'; }
+wait_for 20 "it has a serial line as well" has_line
+device-manager attach serial=PKG1 --function serial --link "$PWD/line" &
+wait_for 20 "which is here by itself" test -e line
+stty -F /dev/ttyGS0 raw -echo
+echo "from the device" >/dev/ttyGS0
+read -r -t 10 said <line || fail "nothing is read from it"
+[[ $said == "from the device" ]] || fail "it says $said"
+note "what the device says is read here"
+kill %1
+wait %1 || fail "it ends with $?"
 systemctl start "$ATTACH"
 wait_for 40 "it is there" vhci_disk
 check "the package is removed" dpkg -r device-manager
