@@ -10,8 +10,10 @@
 
 before=
 mend() {
+    ((status == 0)) || tail -n 5 conserver.log ser2net.log
     [[ -z $before ]] || kill "$before"
     umount "$PWD/small" 2>/dev/null
+    ip address del 192.0.2.1/32 dev lo 2>/dev/null
 }
 ends() {
     kill "$before"
@@ -106,6 +108,8 @@ connection: &slow1
     accepter: telnet(rfc2217),tcp,localhost,7701
     connector: serialdev,/dev/ttyS12,9600n81,local
 CONFIG
+# It looks up even numbers, with AI_ADDRCONFIG: a machine without an address beside 127.0.0.1 finds none.
+ip address add 192.0.2.1/32 dev lo
 ser2net -n -c ser2net.yaml >ser2net.log 2>&1 &
 before=$!
 wait_for 20 "a console by ser2net" sees 'blade3 login:' telnet 127.0.0.1 7607
