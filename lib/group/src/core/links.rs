@@ -75,7 +75,7 @@ impl Core {
             self.out.push(Action::Close(name.clone(), old));
         }
         peer.link = Link::Up { id, since: now, welcomed: false };
-        (peer.attempts, peer.pushing, peer.sent) = (0, false, None);
+        (peer.attempts, peer.pushing) = (0, false);
         let welcome = Welcome {
             life: self.life,
             yours: peer.life,
