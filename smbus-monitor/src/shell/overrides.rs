@@ -20,7 +20,7 @@ pub async fn tell(monitor: &Monitor, links: &Links) {
     }
     let Ok(nodes) = links.group.nodes().await else { return };
     let names: BTreeMap<MemberId, Name> =
-        nodes.linked.into_iter().chain([nodes.own]).map(|(name, id)| (id.into(), name)).collect();
+        nodes.lead.into_iter().map(|(name, id)| (id.into(), name)).collect();
     let mut inner = monitor.lock();
     for audit in audits {
         let (head, rest) = text(&audit, &names);
@@ -38,7 +38,11 @@ fn text(audit: &Audit, names: &BTreeMap<MemberId, Name>) -> (String, String) {
         Some(name) => name.to_string(),
         None => format!("node {:.8}", id.to_string()),
     };
-    let all = |ids: &[MemberId]| ids.iter().map(name).collect::<Vec<_>>().join(", ");
+    let all = |ids: &[MemberId]| {
+        let mut names: Vec<String> = ids.iter().map(name).collect();
+        names.sort();
+        names.join(", ")
+    };
     let head = format!("the majority was overridden, reign {}: ", audit.reign);
     let left_out = match audit.left_out.as_slice() {
         [] => String::new(),
@@ -69,7 +73,7 @@ mod tests {
             why: "they\nburnt".to_owned(),
             base: Position::default(),
             unconfirmed: 0,
-            voters: ids[..2].to_vec(),
+            voters: vec![ids[1], ids[0]],
             left_out: vec![ids[2]],
         };
         let (head, rest) = text(&audit, &names);

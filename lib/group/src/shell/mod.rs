@@ -209,7 +209,7 @@ pub struct Nodes {
     /// Members in the list, this one counted.
     pub of: usize,
     /// Those of the list that may lead, by the keys that are pinned to their names.
-    pub lead: Vec<NodeId>,
+    pub lead: Vec<(Name, NodeId)>,
 }
 
 /// What tasks tell the one with the core.

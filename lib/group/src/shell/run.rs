@@ -331,7 +331,9 @@ impl Member {
         let linked = self.peers.iter();
         let linked = linked.filter_map(|(name, peer)| Some((name.clone(), peer.admitted?.0)));
         let lead = self.named.member.iter().filter(|entry| entry.leads).filter_map(|entry| {
-            if entry.name == own.0 { Some(own.1) } else { self.identity.node(&entry.name) }
+            let is_own = entry.name == own.0;
+            let node = if is_own { Some(own.1) } else { self.identity.node(&entry.name) };
+            Some((entry.name.clone(), node?))
         });
         Nodes { linked: linked.collect(), of: self.named.member.len(), lead: lead.collect(), own }
     }

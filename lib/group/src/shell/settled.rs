@@ -71,7 +71,7 @@ pub async fn open(
 ) -> Result<Settings, SettingsError> {
     let gone = |gone: super::Gone| SettingsError::Unavailable(gone.to_string());
     let nodes = group.nodes().await.map_err(gone)?;
-    let lead = Arc::new(RwLock::new(nodes.lead.iter().copied().map(MemberId::from).collect()));
+    let lead = Arc::new(RwLock::new(nodes.lead.iter().map(|one| one.1.into()).collect()));
     let policy = Arc::new(Listed { policy: options.policy.clone(), lead: lead.clone() });
     let options = Options { policy, ..options };
     let settings = Settings::open(folder, nodes.own.1, Links(group.clone()), options).await?;
@@ -110,7 +110,7 @@ async fn keep(group: Group, settings: Settings, lead: Arc<RwLock<BTreeSet<Member
         let Ok(nodes) = group.nodes().await else { return };
         {
             let mut lead = lead.write().unwrap_or_else(PoisonError::into_inner);
-            *lead = nodes.lead.iter().copied().map(MemberId::from).collect();
+            *lead = nodes.lead.iter().map(|one| one.1.into()).collect();
         }
         let status = settings.status();
         // Of a log, only that there is one matters to others.
