@@ -152,3 +152,44 @@ impl Core {
 fn older(life: Life, known: Life) -> bool {
     life.epoch < known.epoch || (life.epoch == known.epoch && life.nonce != known.nonce)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::election::Standing;
+    use super::super::timing::{ALONE, HOLD_DOWN};
+    use super::super::{Event, Listed, Options, Replication};
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    /// A manager that was alone with another, of a group of five, meets one that sees `sees` members and has another manager.
+    fn meets(sees: u8) -> Standing {
+        let own = name("blade1");
+        let life = Life { epoch: 1, nonce: 1 };
+        let options = Options { own, life, replication: Replication::All, leads: true };
+        let mut core = Core::new(options, 0, 0);
+        let listed = |number: u8| Listed {
+            name: name(&format!("blade{number}")),
+            address: [10, 0, 0, number].into(),
+        };
+        let _ = core.handle(0, Event::List((1..=5).map(listed).collect()));
+        let _ = core.handle(ALONE, Event::Tick);
+        let _ = core.handle(2 * ALONE, Event::Tick);
+        assert_eq!(core.manager, Some(name("blade1")), "it is alone");
+        let now = 3 * ALONE;
+        let _ = core.handle(now, Event::Linked(name("blade2"), 1));
+        let life = Life { epoch: 1, nonce: 2 };
+        let manager = Some(name("blade2"));
+        let welcome = Welcome { life, yours: None, have: None, wants: true, manager, sees };
+        let _ = core.handle(now, Event::Message(name("blade2"), 1, Message::Welcome(welcome)));
+        core.eligibility.standing().1
+    }
+
+    #[test]
+    fn the_larger_part_of_a_group_keeps_its_manager_for_a_while() {
+        assert_eq!(meets(4), Standing::Waiting(Some(3 * ALONE + HOLD_DOWN)));
+        assert_eq!(meets(1), Standing::Eligible, "of two as large as one another the first stays");
+    }
+}
