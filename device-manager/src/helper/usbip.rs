@@ -307,7 +307,7 @@ impl Usbip {
         if !self.vhci().is_dir() {
             return Err(UsbipError::NoDriver("vhci-hcd"));
         }
-        self.distrust();
+        self.prepare();
         let hub = if exported.speed >= 5 { "ss" } else { "hs" };
         let mut failed = UsbipError::NoPort;
         for port in
@@ -335,12 +335,15 @@ impl Usbip {
         Err(failed)
     }
 
-    /// What is enumerated at the virtual controller is nobody's until it was looked at: also when it changes later.
-    fn distrust(&self) {
+    /// What is enumerated at the virtual controller is nobody's until it was looked at: also when it changes later. And its
+    /// hubs stay awake: one that had gone to sleep was seen not to notice a device (6.1: "Device attached" by vhci_hcd, and
+    /// nothing more for as long as the lease lasted), and there is no power to be saved.
+    fn prepare(&self) {
         let Ok(buses) = fs::read_dir(self.vhci()) else { return };
         for bus in buses.filter_map(|entry| Some(entry.ok()?.path())) {
             if bus.file_name().is_some_and(|name| name.to_string_lossy().starts_with("usb")) {
                 let _ = write(&bus.join("authorized_default"), "0");
+                let _ = write(&bus.join("power/control"), "on");
             }
         }
     }
