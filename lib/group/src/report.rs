@@ -112,6 +112,9 @@ fn standing((unfit, standing): (Option<Unfit>, Standing), now: Micros) -> String
     }
 }
 
+/// Of a member whose link is there, and whose beats are not.
+const DEAF: &str = "connected, but UDP between the two does not get through";
+
 /// In words.
 #[must_use]
 pub fn state(away: Option<Why>) -> &'static str {
@@ -132,7 +135,11 @@ impl MemberReport {
         Self {
             name: name.to_string(),
             address: address.to_string(),
-            state: state(away).to_owned(),
+            state: match away {
+                Some(Why::Silent | Why::NeverMet) if linked => DEAF,
+                _ => state(away),
+            }
+            .to_owned(),
             for_s: now.saturating_sub(since) / 1_000_000,
             linked,
             eligible,

@@ -4,7 +4,9 @@
 use ::group::core::{Action, Core, Event, Listed, Options, Replication};
 use ::group::settings::change::Change;
 use ::group::settings::wire::{Envelope, Request};
-use ::group::wire::{Beat, Life, MAX_PROGRAM, MAX_VALUE, Message, Welcome, WireError};
+use ::group::wire::{
+    Beat, Life, MAX_PROGRAM, MAX_VALUE, Message, Push, Record, Welcome, WireError,
+};
 
 use crate::Reached;
 use crate::input::Input;
@@ -103,7 +105,7 @@ fn message(bytes: &[u8], link: u64, reached: &mut Reached) -> Option<Event> {
         Message::Welcome(Welcome { yours: Some(_), .. }) => "welcome again",
         Message::Welcome(_) => "welcome",
         Message::Push(push) => {
-            assert!(push.set.iter().all(|record| record.value.len() <= MAX_VALUE));
+            push.set.iter().for_each(|set| record(set, push));
             "push"
         }
         Message::Again => "again",
@@ -113,6 +115,16 @@ fn message(bytes: &[u8], link: u64, reached: &mut Reached) -> Option<Event> {
         Message::Answer(..) => "answer",
     });
     Some(Event::Message("a".parse().expect("a name"), link, message))
+}
+
+/// A record keeps its bounds, takes no more room than it says, and its hash depends on its version.
+fn record(record: &Record, push: &Push) {
+    assert!(record.value.len() <= MAX_VALUE);
+    assert_eq!(record.key.to_string().parse().as_ref(), Ok(&record.key));
+    let size = |set| Message::Push(Push { set, gone: vec![], ..push.clone() }).encode().len();
+    assert!(size(vec![record.clone()]) - size(vec![]) <= record.weight());
+    let later = Record { version: record.version ^ 1, ..record.clone() };
+    assert_ne!(record.hash(), later.hash());
 }
 
 fn settings(bytes: &[u8], reached: &mut Reached) {
@@ -142,7 +154,10 @@ fn settings(bytes: &[u8], reached: &mut Reached) {
             Change::Set(_) => "set",
             Change::Remove(_) => "remove",
             Change::Order(_) => "order",
-            Change::OrderDone(_) => "order done",
+            Change::OrderDone(done) => {
+                assert_eq!(done.id.to_string().len(), 32);
+                "order done"
+            }
             Change::Admit(_) => "admit",
             Change::Dismiss(_) => "dismiss",
         });

@@ -3,7 +3,7 @@
 
 use secure_link::Name;
 
-use super::peer::{Here, Link, Presence};
+use super::peer::{Here, Presence};
 use super::timing::{BEAT, CATCH_UP, FEW, FIRST, SLOW_BEAT};
 use super::{Action, Core, Notice};
 use crate::wire::{Beat, Flags, Message, Micros};
@@ -87,19 +87,19 @@ impl Core {
         }
     }
 
-    /// A member is here when it is known to hear us: since the link came up, or by what it has received since. Somebody
-    /// may have held back the beat.
+    /// A member is here when it says what it has just received from us: that it is heard says nothing of that, nor does
+    /// a link, which a firewall may let through without the beats. And somebody may have held back the beat.
     fn meet(&mut self, now: Micros, name: &Name, beat: &Beat) {
         let Some(peer) = self.peers.get_mut(name) else { return };
-        let Link::Up { since, .. } = peer.link else { return };
-        let echo = beat.echo.filter(|echo| echo.sent <= now);
-        let acked = echo.map_or(since, |echo| echo.sent.max(since));
+        let Some(echo) = beat.echo.filter(|echo| echo.sent <= now) else { return };
         let interval = Micros::from(beat.interval).saturating_mul(1000).max(BEAT);
-        let here = Here { since: now, heard: now, acked, interval, probed: 0 };
+        let here = Here { since: now, heard: now, acked: echo.sent, interval, probed: 0 };
         if now < here.dead_at() {
             peer.presence = Presence::Here(here);
             self.counters.came += 1;
             self.out.push(Action::Tell(Notice::Here(name.clone())));
+            // It waits for the same.
+            self.send_beat(now, name, false);
         }
     }
 

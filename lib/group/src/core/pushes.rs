@@ -67,7 +67,8 @@ impl Core {
             self.raise(yours.epoch);
         }
         self.push(name);
-        self.send_beat(now, name, false);
+        // Its answer says whether it hears us.
+        self.send_beat(now, name, true);
     }
 
     /// A later life of this member is known, which its disk does not remember: it begins another.

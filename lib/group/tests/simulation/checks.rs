@@ -75,16 +75,26 @@ impl World {
                 let (one, two) = (&self.nodes[of], &self.nodes[peer]);
                 let calm = self.now.saturating_sub(timing::STALL + NOTICED);
                 let up = |node: &crate::node::Node| node.awake(self.now) && node.woke <= calm;
-                // Of five datagrams one is lost at most: probes find out who is there all the same.
+                // Of five datagrams two are lost at most: probes find out who is there all the same.
                 let good = self.network.open_since(of, peer).is_some_and(|since| since <= calm);
                 if up(one) && up(two) && good {
                     return Err(format!("{of} removes {peer} ({why:?}), which is there"));
                 }
             }
             Notice::Away(_, Why::Misbehaved) => return Err(format!("{of}: {notice:?}")),
+            Notice::Here(peer) => self.came(of, number(peer))?,
             Notice::Manager(Some(manager)) if number(manager) == of => self.promoted(of)?,
             Notice::Records(peer) => self.records(of, number(peer))?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Who comes hears this member. That it is heard says less: its beat may have been held back.
+    fn came(&self, of: usize, peer: usize) -> Result<(), String> {
+        let reached = self.checks.reached[of * self.nodes.len() + peer];
+        if reached + NOTICED < self.now {
+            return Err(format!("{of} takes {peer} for here, which it has not reached for long"));
         }
         Ok(())
     }

@@ -32,6 +32,10 @@ pub enum Fault {
     Cut(usize, usize, Option<usize>),
     /// It does again.
     Mend(usize, usize, Option<usize>),
+    /// A firewall lets through connections from one to another, and no datagrams.
+    Mute(usize, usize),
+    /// It lets all through.
+    Unmute(usize, usize),
     /// So many of a thousand datagrams are lost.
     Loss(u64),
     /// So many are repeated.
@@ -56,7 +60,7 @@ pub fn plan(rng: &mut Rng, count: usize) -> Vec<(Micros, Fault)> {
         let (of, other) = (rng.index(count), rng.index(count));
         // The lowest is the manager for most of the time.
         let of = if rng.permille(300) { 0 } else { of };
-        let (begin, over) = match rng.below(13) {
+        let (begin, over) = match rng.below(14) {
             0 | 1 => (Fault::Kill(of), Some(Fault::Start(of))),
             2 => (Fault::Lose(of), Some(Fault::Start(of))),
             3 => {
@@ -70,7 +74,7 @@ pub fn plan(rng: &mut Rng, count: usize) -> Vec<(Micros, Fault)> {
                 let network = (!short).then(|| rng.index(NETWORKS));
                 (Fault::Cut(of, other, network), Some(Fault::Mend(of, other, network)))
             }
-            8 => (Fault::Loss(*rng.pick(&[20, 50, 200])), Some(Fault::Loss(0))),
+            8 => (Fault::Loss(*rng.pick(&[20, 50, 400])), Some(Fault::Loss(0))),
             9 => (Fault::Twice(300), Some(Fault::Twice(0))),
             10 => (Fault::Delay(40_000), Some(Fault::Delay(2_000))),
             11 => {
@@ -79,6 +83,7 @@ pub fn plan(rng: &mut Rng, count: usize) -> Vec<(Micros, Fault)> {
                 }
                 (Fault::Reset(of, other), None)
             }
+            12 => (Fault::Mute(of, other), Some(Fault::Unmute(of, other))),
             _ => (Fault::Drain(of, true), Some(Fault::Drain(of, false))),
         };
         plan.push((at, begin));
@@ -168,6 +173,13 @@ pub fn happen(world: &mut World, fault: Fault) -> Result<(), String> {
                 }
             }
             world.count("paths cut one way");
+        }
+        Fault::Mute(from, to) | Fault::Unmute(from, to) => {
+            let mute = matches!(fault, Fault::Mute(..));
+            if from != to {
+                world.network.mute(now, from, to, mute);
+                world.count("beats stopped by a firewall");
+            }
         }
         Fault::Loss(loss) => {
             world.network.loss = loss;

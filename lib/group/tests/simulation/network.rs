@@ -25,6 +25,8 @@ pub struct Link {
 pub struct Network {
     /// Whether packets get from one to another over a network.
     open: Vec<bool>,
+    /// Whether datagrams from one to another are dropped on all networks, and only those.
+    mute: Vec<bool>,
     count: usize,
     /// Lost, of a thousand datagrams.
     pub loss: u64,
@@ -42,6 +44,7 @@ impl Network {
     pub fn new(count: usize) -> Self {
         Self {
             open: vec![true; count * count * NETWORKS],
+            mute: vec![false; count * count],
             count,
             loss: 0,
             twice: 0,
@@ -56,14 +59,14 @@ impl Network {
         (network * self.count + from) * self.count + to
     }
 
-    /// Whether packets get through one way.
+    /// Whether datagrams get through one way.
     pub fn open(&self, from: usize, to: usize, network: usize) -> bool {
-        self.open[self.at(from, to, network)]
+        self.open[self.at(from, to, network)] && !self.mute[from * self.count + to]
     }
 
-    /// Whether they get through both ways.
+    /// Whether a connection gets through.
     pub fn both(&self, one: usize, two: usize, network: usize) -> bool {
-        self.open(one, two, network) && self.open(two, one, network)
+        self.open[self.at(one, two, network)] && self.open[self.at(two, one, network)]
     }
 
     /// The first network over which two reach each other.
@@ -74,6 +77,12 @@ impl Network {
     pub fn set(&mut self, now: Micros, from: usize, to: usize, network: usize, open: bool) {
         let at = self.at(from, to, network);
         self.open[at] = open;
+        self.spoil(now, from, to);
+    }
+
+    /// A firewall drops datagrams from one to another, and lets connections through; or does not any more.
+    pub fn mute(&mut self, now: Micros, from: usize, to: usize, mute: bool) {
+        self.mute[from * self.count + to] = mute;
         self.spoil(now, from, to);
     }
 
@@ -89,9 +98,10 @@ impl Network {
         self.open_since(one, two).filter(|_| self.loss <= 50)
     }
 
-    /// The same, but for datagrams that are lost: of each two beats over both networks most arrive.
+    /// The same, but for datagrams that are lost.
     pub fn open_since(&self, one: usize, two: usize) -> Option<Micros> {
-        let all = (0..NETWORKS).all(|network| self.both(one, two, network));
+        let open = |network| self.open(one, two, network) && self.open(two, one, network);
+        let all = (0..NETWORKS).all(open);
         all.then(|| self.bad[one * self.count + two])
     }
 

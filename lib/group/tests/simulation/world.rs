@@ -246,7 +246,7 @@ impl World {
                 Action::Knock(to) => self.connect(of, number(&to), true),
                 Action::Ask(to) => {
                     let to = number(&to);
-                    let there = self.network.between(of, to).is_some();
+                    let there = (0..NETWORKS).any(|network| self.network.open(of, to, network));
                     if there && !self.rng.permille(self.network.loss) {
                         let delay = self.network.delay(&mut self.rng);
                         self.plan(delay, Happens::Ask(of, to));
