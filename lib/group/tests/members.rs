@@ -9,7 +9,7 @@ use std::time::Duration;
 use group::core::records::Change;
 use group::core::{Replication, Status, Why};
 use group::shell::{Group, Incoming, Options, SendError, StartError};
-use group::wire::{Class, Life, Message, Push, Record, Welcome};
+use group::wire::{Channel, Class, Life, Message, Push, Record, Welcome};
 use secure_link::stream::{self, LinkError};
 use secure_link::{
     Dial, Endpoints, GroupKey, HandshakeError, Hello, Keyring, Local, Name, Newcomers, NodeKey,
@@ -384,8 +384,12 @@ async fn the_next_release_is_understood_and_a_later_one_is_told_why_not() {
     let push = Push { life, from: 0, to: 1, last: true, set, gone: vec![] };
     writer.send(&Message::Push(push).encode()).await.unwrap();
     writer.send(&unknown).await.unwrap();
+    let mut elsewhere = Message::Call(9, Channel::Program, vec![]).encode();
+    let last = elsewhere.len() - 2;
+    elsewhere[last] = 2;
+    writer.send(&elsewhere).await.unwrap();
     let asked = b"how are you".to_vec();
-    writer.send(&Message::Call(1, group::wire::Channel::Program, asked).encode()).await.unwrap();
+    writer.send(&Message::Call(1, Channel::Program, asked).encode()).await.unwrap();
     let question = tokio::time::timeout(LIMIT, machines[1].incoming().calls.recv()).await;
     question.unwrap().unwrap().answer(b"well".to_vec()).await;
     let answered = async {

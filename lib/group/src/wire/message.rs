@@ -113,11 +113,19 @@ impl Message {
             Self::AGAIN => decode(body).map(|()| Self::Again)?,
             Self::LEAVING => decode(body).map(|()| Self::Leaving)?,
             Self::PROGRAM => Self::Program(decode(body)?),
-            Self::CALL => decode(body).map(|(id, to, bytes)| Self::Call(id, to, bytes))?,
+            Self::CALL => {
+                let (id, to, bytes) = decode(body)?;
+                Self::Call(id, channel(to).ok_or(WireError::Kind(kind))?, bytes)
+            }
             Self::ANSWER => decode(body).map(|(id, bytes)| Self::Answer(id, bytes))?,
             _ => return Err(WireError::Kind(kind)),
         })
     }
+}
+
+/// By its number, as postcard writes it. Those of a later release are none of ours, and no fault of its.
+fn channel(number: u32) -> Option<Channel> {
+    [Channel::Settings, Channel::Program].into_iter().find(|channel| *channel as u32 == number)
 }
 
 fn checked(push: Push) -> Result<Push, WireError> {

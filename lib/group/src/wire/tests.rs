@@ -108,6 +108,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(Message::decode(&[1]), Err(WireError::Malformed));
     assert_eq!(Message::decode(&[2, 3]), Err(WireError::Version(2)));
     assert_eq!(Message::decode(&[1, 99]), Err(WireError::Kind(99)));
+    assert_eq!(Message::decode(&[1, 6, 1, 2, 0]), Err(WireError::Kind(6)), "another channel");
     assert_eq!(Message::decode(&[1, 3, 0]), Err(WireError::Malformed), "something behind it");
     let push = |from, to, version| {
         let set = vec![Record { version, ..record() }];
