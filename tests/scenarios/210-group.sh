@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 200
+# limit: 240
 # Eight members on two networks: the manager's process is killed, its machine lost, the group parted and whole again, and the
 # lowest address comes back; each time all agree on one manager. A firewall that stops beats one way. Settings outlive a minority and a full disk,
 # orders are carried out once.

@@ -21,8 +21,12 @@ use super::{Call, Happened, Received};
 use crate::core::LinkId;
 use crate::wire::{Channel, Message, WireError};
 
-/// A machine that does not answer is given up: on a management network a connection takes a millisecond.
-const CONNECT: Duration = Duration::from_secs(1);
+/// Who does not read is given up.
+const END: Duration = Duration::from_secs(1);
+/// A first packet that was lost is sent again by the kernel after a second, which is too late here. So there are several first
+/// packets, each from a new socket, with so long for the answer.
+const ATTEMPTS: [Duration; 3] =
+    [Duration::from_millis(150), Duration::from_millis(300), Duration::from_millis(550)];
 /// When one address refuses, the others have so long to do better.
 const REFUSED: Duration = Duration::from_millis(100);
 /// What is sent and not acknowledged for so long ends the connection; beats tell sooner, this frees the socket.
@@ -52,7 +56,19 @@ pub(super) enum NoLink {
 /// A place to connect to: this end's address on that network, and the other's.
 pub(super) type Path = (Option<IpAddr>, SocketAddr);
 
-async fn dial_one((from, to): Path) -> io::Result<TcpStream> {
+/// A machine that does not answer is given up after a second: on a management network a connection takes a millisecond.
+async fn dial_one(path: Path) -> io::Result<TcpStream> {
+    for limit in ATTEMPTS {
+        match timeout(limit, dial_once(path)).await {
+            // Nothing came back.
+            Err(_) => {}
+            Ok(done) => return done,
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+async fn dial_once((from, to): Path) -> io::Result<TcpStream> {
     let socket = match to {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
@@ -61,8 +77,7 @@ async fn dial_one((from, to): Path) -> io::Result<TcpStream> {
     if let Some(from) = from {
         socket.bind(SocketAddr::new(from, 0))?;
     }
-    let stream =
-        timeout(CONNECT, socket.connect(to)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream = socket.connect(to).await?;
     stream.set_nodelay(true)?;
     rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT)?;
     Ok(stream)
@@ -241,7 +256,7 @@ async fn write_all(
             let _ = to.happened.send(Happened::Written(name.clone(), id)).await;
         }
     }
-    let _ = timeout(CONNECT, writer.end()).await;
+    let _ = timeout(END, writer.end()).await;
 }
 
 async fn read_all(
