@@ -221,8 +221,14 @@ impl Config {
             }
             Err(source.error_at(name.span(), format!("two {what}s have this name"), "rename one"))
         };
+        let mut addresses = BTreeSet::new();
         for device in &raw.smbus {
             unique(&device.name, "chip")?;
+            // A part with several outputs has a page for each.
+            if !addresses.insert((&device.bus, *device.address.get_ref(), device.page)) {
+                let what = "two chips have this address of the same bus";
+                return Err(source.error_at(device.address.span(), what, "remove one"));
+            }
         }
         for rule in &raw.threshold {
             unique(&rule.name, "threshold")?;

@@ -43,7 +43,7 @@ pub(super) struct RawSources {
     pub ipmi_interval: Option<Spanned<HumanDuration>>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(untagged, expecting = "a bus's number, or its adapter's name in quotes")]
 pub(super) enum RawBus {
     Number(u32),

@@ -69,6 +69,10 @@ fn mistakes_are_told_with_their_line() {
     for (text, complaint) in [
         ("smbuss = 1".to_owned(), "x.toml:1:1: unknown key `smbuss`; did you mean `smbus`?"),
         (smbus.repeat(2), "two chips have this name"),
+        (
+            format!("{smbus}{}", smbus.replace("'a'", "'b'")),
+            "x.toml:9:11: two chips have this address of the same bus",
+        ),
         (smbus.replace("0x48", "0x80"), "an address is 0x08 to 0x77"),
         (smbus.replace("'a'", "'a/b'"), "x.toml:2:8: a name has 1 to 48"),
         (smbus.replace("lm75", "registers"), "1 to 64 registers"),
