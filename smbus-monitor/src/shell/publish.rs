@@ -352,6 +352,34 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_metrics_reach_another_member_and_stay_within_bounds() {
+        use crate::core::history::BUDGET;
+        use crate::core::rules::Rules;
+        use crate::core::{Core, MAX_METRICS, Now};
+        use group::core::records::{MAX_BYTES, MAX_RECORDS};
+        let many: Vec<String> = (0..MAX_METRICS).map(|n| format!("x/sensor {n}")).collect();
+        let all = batch(&many.iter().map(|id| (id.as_str(), 1.5)).collect::<Vec<_>>());
+        let (mut publisher, mut held, mut follower) =
+            (Publisher::default(), Held::default(), Follower::default());
+        let mut core = Core::new("boot", 0, Rules::default());
+        for second in 1..=100 {
+            let now = Now { mono: second * 1_000, wall: 0 };
+            let told = publisher.batch(&config(), now.mono, Whose::Own, &all);
+            let parts = MAX_METRICS.div_ceil(PART);
+            assert_eq!(told.len(), if second == 1 { 2 * parts } else { parts });
+            for (_, batch) in follower.follow(&held.take(told)).batches {
+                assert!(core.batch(now, "2", false, &batch).is_empty());
+            }
+        }
+        let bytes: usize = held.0.iter().map(|(key, (_, value))| key.len() + value.len()).sum();
+        assert!(held.0.len() < MAX_RECORDS && bytes < MAX_BYTES, "{} {bytes}", held.0.len());
+        let place = core.place("2").unwrap();
+        assert_eq!((place.metrics.len(), place.dropped), (MAX_METRICS, 0));
+        assert!(place.metrics.values().all(|entry| entry.value == Some(1.5)));
+        assert!(core.history_bytes() <= BUDGET, "{}", core.history_bytes());
+    }
+
+    #[test]
     fn what_a_manager_told_before_it_was_known_as_one_is_news_again() {
         let (mut publisher, mut held, mut follower) =
             (Publisher::default(), Held::default(), Follower::default());
