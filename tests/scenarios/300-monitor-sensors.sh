@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 200
+# limit: 240
 # A chip with a driver: its values, and an alert in all its faces when it is too hot, over with its hysteresis; a fan that
 # stops, a voltage out of range; and what others say of the same machine.
 # shellcheck source=lib-monitor.sh source-path=SCRIPTDIR
@@ -136,6 +136,18 @@ i2cset -f -y "$bus" 0x2c 0x21 0x60
 wait_for 8 "and below" alert_is "hwmon/$bus-002c/lm85/in1" low
 i2cset -f -y "$bus" 0x2c 0x21 0xc0
 wait_for 8 "until it is right" no_alert_is "hwmon/$bus-002c/lm85/in1" low
+
+# What the chip says itself.
+i2cset -f -y "$bus" 0x2c 0x41 0x02
+wait_for 8 "the chip's own alarm is told of" alert_is "hwmon/$bus-002c/lm85/in1_alarm" high warning
+[[ $(sensors -j | jq '[.. | objects | .in1_alarm? // empty][0]') == 1* ]] || fail "sensors has no alarm"
+i2cset -f -y "$bus" 0x2c 0x41 0
+wait_for 8 "until it is over" no_alert_is "hwmon/$bus-002c/lm85/in1_alarm" high
+i2cset -f -y "$bus" 0x2c 0x42 0x40
+wait_for 12 "a sensor that its chip knows to be broken has no value" alert_is "hwmon/$bus-002c/lm85/temp1" stale
+smbus-monitor alerts | has 'its chip says that the sensor is broken' || fail "$(smbus-monitor alerts)"
+i2cset -f -y "$bus" 0x2c 0x42 0
+wait_for 8 "until it works" no_alert_is "hwmon/$bus-002c/lm85/temp1" stale
 
 # Restarted: nothing is told twice, and the past is there.
 i2cset -f -y "$bus" 0x48 0 0x0055 w

@@ -4,7 +4,7 @@
 use super::Now;
 use super::alerts::Wanted;
 use super::rules::{Edge, Effective, Severity, level, limit_of, trend};
-use crate::metric::{Limits, Meta, shown};
+use crate::metric::{Limits, Meta, Unit, shown};
 
 /// A trend is made of the samples of this time, milliseconds.
 pub const TREND_WINDOW_MS: u64 = 600_000;
@@ -43,12 +43,15 @@ impl Subject<'_> {
         let unit = self.meta.unit;
         let beyond = if edge == Edge::High { "above" } else { "below" };
         let limit_text = limit.map_or_else(String::new, |limit| shown(limit, unit));
-        let text = format!(
-            "{} is {}, {beyond} its {} limit of {limit_text}",
-            self.name(),
-            shown(value, unit),
-            severity.word()
-        );
+        let text = match unit {
+            Unit::Alarm => format!("{} is signalled", self.name()),
+            _ => format!(
+                "{} is {}, {beyond} its {} limit of {limit_text}",
+                self.name(),
+                shown(value, unit),
+                severity.word()
+            ),
+        };
         Wanted { severity, value: Some(value), limit, unit: Some(unit), text }
     }
 

@@ -2,6 +2,8 @@
 //! Sensors that a driver of the kernel reads: Documentation/hwmon/sysfs-interface.rst. A chip is known by the path of its
 //! device, which is its place in the machine; `hwmonN` is another one after each boot.
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,10 @@ use std::time::Duration;
 
 use super::kept::Kept;
 use super::{Source, ms};
+use crate::core::rules::Severity;
 use crate::core::{Batch, Now};
 use crate::metric::{Exported, Limits, Meta, Reading, Unit};
+use names::{Alarm, Kind, alarm, sensor};
 
 /// Most chips, and sensors of one chip.
 pub const MAX_CHIPS: usize = 256;
@@ -81,87 +85,11 @@ fn cleaned(name: &str) -> String {
     text.trim_matches('_').to_owned()
 }
 
-/// What a kind of file holds.
-struct Kind {
-    begins: &'static str,
-    ends: &'static str,
-    unit: Unit,
-    scale: f64,
-    exported: &'static str,
-}
-
-const KINDS: [Kind; 8] = [
-    Kind {
-        begins: "temp",
-        ends: "_input",
-        unit: Unit::Celsius,
-        scale: 1e-3,
-        exported: "node_hwmon_temp_celsius",
-    },
-    Kind {
-        begins: "in",
-        ends: "_input",
-        unit: Unit::Volts,
-        scale: 1e-3,
-        exported: "node_hwmon_in_volts",
-    },
-    Kind {
-        begins: "fan",
-        ends: "_input",
-        unit: Unit::Rpm,
-        scale: 1.0,
-        exported: "node_hwmon_fan_rpm",
-    },
-    Kind {
-        begins: "curr",
-        ends: "_input",
-        unit: Unit::Amperes,
-        scale: 1e-3,
-        exported: "node_hwmon_curr_amps",
-    },
-    Kind {
-        begins: "power",
-        ends: "_input",
-        unit: Unit::Watts,
-        scale: 1e-6,
-        exported: "node_hwmon_power_watt",
-    },
-    Kind {
-        begins: "power",
-        ends: "_average",
-        unit: Unit::Watts,
-        scale: 1e-6,
-        exported: "node_hwmon_power_average_watt",
-    },
-    Kind {
-        begins: "energy",
-        ends: "_input",
-        unit: Unit::Joules,
-        scale: 1e-6,
-        exported: "node_hwmon_energy_joule_total",
-    },
-    Kind {
-        begins: "intrusion",
-        ends: "_alarm",
-        unit: Unit::Alarm,
-        scale: 1.0,
-        exported: "node_hwmon_intrusion_alarm",
-    },
-];
-
-/// The sensor that a file is of: `temp1` of `temp1_input`.
-fn sensor(file: &str) -> Option<(&str, &'static Kind)> {
-    KINDS.iter().find_map(|kind| {
-        let sensor = file.strip_suffix(kind.ends)?;
-        let number = sensor.strip_prefix(kind.begins)?;
-        let is = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        is.then_some((sensor, kind))
-    })
-}
-
 #[derive(Debug)]
 struct Sensor {
     file: Kept,
+    /// Whether the chip knows it to be broken: an open wire, a diode that is not there.
+    fault: Option<Kept>,
     meta: Arc<Meta>,
     scale: f64,
     /// A fan that has turned is to go on; a socket without a fan never turns.
@@ -193,36 +121,81 @@ impl HwmonSource {
         let entries = fs::read_dir(&self.chip.folder).into_iter().flatten().flatten();
         let mut files: Vec<String> =
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        files.sort();
+        // An alarm is judged by the limits of its sensor, which is known then.
+        files.sort_by_cached_key(|file| (alarm(file).is_some(), file.clone()));
         let mut old: BTreeMap<PathBuf, Sensor> = std::mem::take(&mut self.sensors)
             .into_iter()
             .map(|sensor| (sensor.file.path().to_owned(), sensor))
             .collect();
         for file in files {
-            let Some((name, kind)) = sensor(&file) else { continue };
+            let path = self.chip.folder.join(&file);
+            let turned = old.get(&path).is_some_and(|sensor| sensor.turned);
+            let (meta, scale, fault) = if let Some((name, kind)) = sensor(&file) {
+                let fault = self.chip.folder.join(format!("{name}_fault"));
+                (self.meta(name, kind, turned), kind.scale, fault.exists().then_some(fault))
+            } else if let Some(alarm) = alarm(&file) {
+                (self.alarm(&alarm), 1.0, None)
+            } else {
+                continue;
+            };
             if self.sensors.len() == MAX_SENSORS {
                 break;
             }
-            let path = self.chip.folder.join(&file);
-            let turned = old.get(&path).is_some_and(|sensor| sensor.turned);
-            let meta = Arc::new(self.meta(name, kind, turned));
+            let meta = Arc::new(meta);
             let sensor = match old.remove(&path) {
                 Some(sensor) if sensor.meta == meta => sensor,
                 Some(sensor) => Sensor { meta, ..sensor },
-                None => Sensor { file: Kept::new(&path), meta, scale: kind.scale, turned },
+                None => {
+                    let fault = fault.as_deref().map(Kept::new);
+                    Sensor { file: Kept::new(&path), fault, meta, scale, turned }
+                }
             };
             self.sensors.push(sensor);
         }
     }
 
-    fn meta(&self, sensor: &str, kind: &Kind, turned: bool) -> Meta {
-        let read = |what: &str| {
-            let path = self.chip.folder.join(format!("{sensor}_{what}"));
-            fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    /// What an attribute of a sensor says.
+    fn attribute(&self, sensor: &str, what: &str) -> Option<String> {
+        let path = self.chip.folder.join(format!("{sensor}_{what}"));
+        fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    }
+
+    fn label(&self, sensor: &str) -> String {
+        let label = self.attribute(sensor, "label").filter(|label| !label.is_empty());
+        label.unwrap_or_else(|| format!("{} {sensor}", self.chip.name))
+    }
+
+    /// The alarm of a sensor with limits that nobody has set says nothing, and neither does that of a socket without a fan.
+    fn alarm(&self, alarm: &Alarm<'_>) -> Meta {
+        let input = self.sensor_id(alarm.sensor);
+        let of = self.sensors.iter().find(|one| one.meta.id == input);
+        let has = |what: &str| self.attribute(alarm.sensor, what).is_some();
+        let meant = match of {
+            Some(sensor) => !sensor.meta.limits.is_empty() || !(has("min") || has("max")),
+            None => !has("input"),
         };
-        let label = read("label").unwrap_or_default();
-        let label = if label.is_empty() { format!("{} {sensor}", self.chip.name) } else { label };
-        let number = |what: &str| Some(read(what)?.parse::<f64>().ok()? * kind.scale);
+        let limit = meant.then_some(0.5);
+        let limits = match alarm.severity {
+            Severity::Critical => Limits { high_critical: limit, ..Limits::default() },
+            Severity::Warning => Limits { high_warning: limit, ..Limits::default() },
+        };
+        let labels = [("chip", self.chip.exported.as_str()), ("sensor", alarm.sensor)];
+        let exported = format!("node_hwmon_{}_{}", alarm.kind, alarm.what);
+        let label = format!("{} {}", self.label(alarm.sensor), alarm.what.replace('_', " "));
+        let id = format!("{input}_{}", alarm.what);
+        Meta::new(&id, &label, Unit::Alarm, ms(self.interval))
+            .limits(limits)
+            .exported(Exported::gauge(&exported, &labels))
+    }
+
+    fn sensor_id(&self, sensor: &str) -> String {
+        format!("{}/{sensor}", self.name)
+    }
+
+    fn meta(&self, sensor: &str, kind: &Kind, turned: bool) -> Meta {
+        let label = self.label(sensor);
+        let number =
+            |what: &str| Some(self.attribute(sensor, what)?.parse::<f64>().ok()? * kind.scale);
         // A limit of a temperature of 127 degrees and more, or of 0 V and RPM, was never set.
         let limits = match kind.unit {
             Unit::Celsius => {
@@ -253,8 +226,7 @@ impl HwmonSource {
             _ => Limits::default(),
         };
         let labels = [("chip", self.chip.exported.as_str()), ("sensor", sensor)];
-        let id = format!("{}/{sensor}", self.name);
-        Meta::new(&id, &label, kind.unit, ms(self.interval))
+        Meta::new(&self.sensor_id(sensor), &label, kind.unit, ms(self.interval))
             .limits(limits)
             .exported(Exported::gauge(kind.exported, &labels))
     }
@@ -274,7 +246,12 @@ impl Source for HwmonSource {
             self.look();
             self.looked = Some(now.mono);
         }
+        let broken = |fault: &mut Kept| fault.number().is_ok_and(|fault| fault != 0);
         let readings = self.sensors.iter_mut().map(|sensor| match sensor.file.number() {
+            // What a broken sensor measures is no value, however likely it looks.
+            Ok(_) if sensor.fault.as_mut().is_some_and(broken) => {
+                Reading::failed(&sensor.meta, "its chip says that the sensor is broken")
+            }
             Ok(number) => {
                 if sensor.meta.unit == Unit::Rpm && number > 0 && !sensor.turned {
                     sensor.turned = true;
@@ -289,72 +266,4 @@ impl Source for HwmonSource {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Now = Now { mono: 0, wall: 0 };
-
-    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        let device = root.path().join("devices/i2c-1/1-0048");
-        let hwmon = root.path().join("hwmon/hwmon7");
-        fs::create_dir_all(&device).unwrap();
-        fs::create_dir_all(&hwmon).unwrap();
-        std::os::unix::fs::symlink(device, hwmon.join("device")).unwrap();
-        for (name, text) in files {
-            fs::write(hwmon.join(name), text).unwrap();
-        }
-        root
-    }
-
-    fn source(root: &tempfile::TempDir) -> HwmonSource {
-        let chips = scan(&root.path().join("hwmon"));
-        assert_eq!(chips.len(), 1);
-        HwmonSource::new(chips[0].clone(), Duration::from_secs(1))
-    }
-
-    #[test]
-    fn a_chip_is_known_by_its_place() {
-        let root = folder(&[
-            ("name", "lm75\n"),
-            ("temp1_input", "25000\n"),
-            ("temp1_max", "80000\n"),
-            ("temp1_max_hyst", "75000\n"),
-        ]);
-        let mut source = source(&root);
-        assert_eq!((source.chip.bus, source.chip.thread().as_str()), (Some(1), "i2c-1"));
-        let batch = source.read(NOW);
-        let meta = &batch.readings[0].meta;
-        assert_eq!(
-            (meta.id.as_str(), meta.label.as_str()),
-            ("hwmon/1-0048/lm75/temp1", "lm75 temp1")
-        );
-        assert_eq!((meta.limits.high_warning, meta.limits.hysteresis), (Some(80.0), Some(5.0)));
-        assert_eq!(batch.readings[0].value, Ok(25.0));
-        let labels: Vec<_> = meta.exported.labels.iter().map(|label| label.1.as_str()).collect();
-        assert_eq!(labels, ["i2c_1_1_0048", "temp1"]);
-    }
-
-    #[test]
-    fn a_fan_that_has_turned_is_to_go_on() {
-        let root = folder(&[
-            ("name", "lm85"),
-            ("fan1_input", "2942\n"),
-            ("fan2_input", "0\n"),
-            ("fan10_label", "x"),
-            ("fan_input", "1"),
-            ("in1_input", "garbage"),
-        ]);
-        let mut source = source(&root);
-        let _ = source.read(NOW);
-        let batch = source.read(NOW);
-        let of = |id: &str| batch.readings.iter().find(|r| r.meta.id.ends_with(id)).unwrap();
-        assert_eq!(of("fan1").meta.limits.low_critical, Some(1.0));
-        assert_eq!(of("fan2").meta.limits.low_critical, None);
-        assert!(of("in1").value.is_err());
-        assert_eq!(batch.readings.len(), 3);
-        fs::remove_dir_all(root.path().join("hwmon")).unwrap();
-        assert_eq!(scan(&root.path().join("hwmon")), []);
-        assert_eq!(source.read(NOW).readings[0].meta.limits.low_critical, Some(1.0));
-    }
-}
+mod tests;
