@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# limit: 300
+# limit: 360
 # profile: full
 # Chips without a driver, a supply that speaks PMBus, an EEPROM, a BMC; a driver that takes an address, a BMC that hangs, a
 # full disk; and limits that users set.
@@ -137,6 +137,16 @@ agrees() { # how many sensors are as ipmitool has them, within the last digit th
 }
 wait_for 40 "sensors as ipmitool sdr has them" agrees
 note "$(agrees)"
+# A sensor with states.
+supply=$(bmc-sim ctl sensors | jq '.sensors[] | select(.name == "PSU Status 2") | .number')
+bmc-sim ctl sensor "$supply" 0x0b >/dev/null
+wait_for 20 "a supply that fails" alert_is "ipmi/PSU Status 2/failure" high critical
+wait_for 20 "and has no input is told of by the BMC" alert_is "ipmi/PSU Status 2/input lost" high critical
+smbus-monitor alerts | has 'PSU Status 2 failure is signalled' || fail "$(smbus-monitor alerts)"
+near "$(value 'ipmi/PSU Status 2/present')" 1 0 || fail "it is not there"
+wait_for 20 "ipmitool says the same" eval "ipmitool -d 1 sdr list compact 2>/dev/null | has '^PSU Status 2 *| 0x0b'"
+bmc-sim ctl sensor "$supply" 0x01 >/dev/null
+wait_for 20 "until it is well" no_alert_is "ipmi/PSU Status 2/failure" high
 bmc-sim ctl fault hang forever >/dev/null
 wait_for 40 "a BMC that hangs is missed, as one" alert_is ipmi stale
 is smbus/board/temperature 25.5 || fail "the other sources hang with it"

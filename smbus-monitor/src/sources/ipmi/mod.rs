@@ -3,23 +3,25 @@
 //! sensors is read once and again when the BMC says that it changed, and a walk that takes long makes the next one later.
 
 mod client;
+mod states;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipmi::sdr::{Body, FullSensor, Record};
+use ipmi::sdr::{Body, FullSensor, Record, Sensor as Common, SensorKey};
 
 pub use client::{Client, IpmiError, Whom};
 
 use super::{Source, ms};
 use crate::core::{Batch, Now};
 use crate::metric::{Exported, Limits, MAX_ID, Meta, Reading, Unit, cut};
+use states::{State, metas, shared};
 
 /// Where a BMC is looked for: the first node of ipmi-mux, then the kernel's.
 pub const NODES: [&str; 2] = ["/dev/ipmi/1", "/dev/ipmi0"];
-/// Most sensors of a BMC.
+/// Most sensors of a BMC, and metrics of all of them.
 const MAX_SENSORS: usize = 1_000;
 /// Most records of its repository, so that one which links in a circle ends.
 const MAX_RECORDS: usize = 4_000;
@@ -38,8 +40,26 @@ const MAX_INTERVAL: Duration = Duration::from_secs(120);
 struct Sensor {
     whom: Whom,
     number: u8,
-    record: FullSensor,
-    meta: Arc<Meta>,
+    what: What,
+}
+
+/// What a sensor tells.
+enum What {
+    Value(Box<FullSensor>, Arc<Meta>),
+    States(Vec<(State, Arc<Meta>)>),
+}
+
+impl Sensor {
+    fn metas(&mut self) -> Vec<&mut Arc<Meta>> {
+        match &mut self.what {
+            What::Value(_, meta) => vec![meta],
+            What::States(all) => all.iter_mut().map(|(_, meta)| meta).collect(),
+        }
+    }
+
+    fn failed(&mut self, error: &IpmiError) -> Vec<Reading> {
+        self.metas().into_iter().map(|meta| Reading::failed(meta, error)).collect()
+    }
 }
 
 /// See the module.
@@ -81,18 +101,16 @@ impl IpmiSource {
             self.stamp = Some(stamp);
         }
         let (mut readings, mut late) = (vec![], 0);
-        for sensor in &self.sensors {
+        for sensor in &mut self.sensors {
             if late >= MAX_LATE {
-                readings.push(Reading::failed(&sensor.meta, IpmiError::Late));
+                readings.extend(sensor.failed(&IpmiError::Late));
                 continue;
             }
             match read(client, sensor) {
-                Ok(Some(value)) => readings.push(Reading::new(&sensor.meta, value)),
-                // Not read at present, such as the fan of a module that is not there: no metric.
-                Ok(None) => {}
+                Ok(told) => readings.extend(told),
                 Err(error) => {
                     late += usize::from(matches!(error, IpmiError::Late));
-                    readings.push(Reading::failed(&sensor.meta, error));
+                    readings.extend(sensor.failed(&error));
                 }
             }
         }
@@ -163,54 +181,90 @@ fn record(
 
 fn sensors(client: &mut Client, interval_ms: u32) -> Result<Vec<Sensor>, IpmiError> {
     let mut reservation = reserve(client)?;
-    let (mut id, mut names, mut out) = ([0, 0], BTreeSet::new(), vec![]);
+    let mut id = [0, 0];
+    let mut found = Found { names: BTreeSet::new(), sensors: vec![], count: 0, interval_ms };
     for _ in 0..MAX_RECORDS {
         let (next, bytes) = record(client, &mut reservation, id)?;
-        if let Ok(Record { body: Body::Full(full), .. }) = Record::decode(&bytes)
-            && out.len() < MAX_SENSORS
-            && full.value(0).is_some()
-        {
-            out.push(sensor(client, full, &mut names, interval_ms));
+        match Record::decode(&bytes).map(|record| record.body) {
+            Ok(Body::Full(full)) if full.value(0).is_some() => found.value(client, full),
+            Ok(Body::Full(full)) => found.states(&full.sensor, full.sensor.key.number, &full.name),
+            Ok(Body::Compact(compact)) => {
+                for (number, name) in shared(&compact) {
+                    found.states(&compact.sensor, number, &name);
+                }
+            }
+            _ => {}
         }
         if next == [0xff, 0xff] || next == id {
             break;
         }
         id = next;
     }
-    Ok(out)
+    Ok(found.sensors)
 }
 
-fn sensor(
-    client: &mut Client,
-    record: FullSensor,
-    names: &mut BTreeSet<String>,
+/// The sensors of a BMC, as its records are gone through.
+struct Found {
+    names: BTreeSet<String>,
+    sensors: Vec<Sensor>,
+    /// Metrics of them all.
+    count: usize,
     interval_ms: u32,
-) -> Sensor {
-    let key = record.sensor.key;
-    let whom = Whom { owner: key.owner, channel: key.lun >> 4, lun: key.lun & 0x03 };
-    let name =
-        if record.name.is_empty() { format!("sensor {}", key.number) } else { record.name.clone() };
-    let place = name.replace('/', "_");
-    let mut id = cut(&format!("ipmi/{place}"), MAX_ID);
-    if !names.insert(id.clone()) {
-        id = cut(&format!("ipmi/{place} {:02x}.{:02x}", key.owner, key.number), MAX_ID);
-        names.insert(id.clone());
+}
+
+impl Found {
+    fn take(&mut self, key: SensorKey, number: u8, what: What) {
+        let count = match &what {
+            What::Value(..) => 1,
+            What::States(all) => all.len(),
+        };
+        if count > 0 && self.count + count <= MAX_SENSORS {
+            self.count += count;
+            self.sensors.push(Sensor { whom: whom(key), number, what });
+        }
     }
-    let unit = unit(&record);
-    let number = key.number.to_string();
-    let kind = format!("{:02x}", record.sensor.sensor_type);
-    let labels = [("id", number.as_str()), ("name", name.as_str())];
-    let exported = match unit {
-        Unit::Celsius => Exported::gauge("ipmi_temperature_celsius", &labels),
-        Unit::Rpm => Exported::gauge("ipmi_fan_speed_rpm", &labels),
-        Unit::Volts => Exported::gauge("ipmi_voltage_volts", &labels),
-        Unit::Amperes => Exported::gauge("ipmi_current_amperes", &labels),
-        Unit::Watts => Exported::gauge("ipmi_power_watts", &labels),
-        _ => Exported::gauge("ipmi_sensor_value", &[labels[0], labels[1], ("type", &kind)]),
-    };
-    let limits = limits(client, whom, &record);
-    let meta = Meta::new(&id, &name, unit, interval_ms).limits(limits).exported(exported);
-    Sensor { whom, number: key.number, record, meta: Arc::new(meta) }
+
+    /// The id and the name of a sensor.
+    fn named(&mut self, key: SensorKey, number: u8, name: &str) -> (String, String) {
+        let name = if name.is_empty() { format!("sensor {number}") } else { name.to_owned() };
+        let place = name.replace('/', "_");
+        let mut id = cut(&format!("ipmi/{place}"), MAX_ID);
+        if !self.names.insert(id.clone()) {
+            id = cut(&format!("ipmi/{place} {:02x}.{number:02x}", key.owner), MAX_ID);
+            self.names.insert(id.clone());
+        }
+        (id, name)
+    }
+
+    fn value(&mut self, client: &mut Client, record: FullSensor) {
+        let key = record.sensor.key;
+        let (id, name) = self.named(key, key.number, &record.name);
+        let unit = unit(&record);
+        let number = key.number.to_string();
+        let kind = format!("{:02x}", record.sensor.sensor_type);
+        let labels = [("id", number.as_str()), ("name", name.as_str())];
+        let exported = match unit {
+            Unit::Celsius => Exported::gauge("ipmi_temperature_celsius", &labels),
+            Unit::Rpm => Exported::gauge("ipmi_fan_speed_rpm", &labels),
+            Unit::Volts => Exported::gauge("ipmi_voltage_volts", &labels),
+            Unit::Amperes => Exported::gauge("ipmi_current_amperes", &labels),
+            Unit::Watts => Exported::gauge("ipmi_power_watts", &labels),
+            _ => Exported::gauge("ipmi_sensor_value", &[labels[0], labels[1], ("type", &kind)]),
+        };
+        let limits = limits(client, whom(key), &record);
+        let meta = Meta::new(&id, &name, unit, self.interval_ms).limits(limits).exported(exported);
+        self.take(key, key.number, What::Value(Box::new(record), Arc::new(meta)));
+    }
+
+    fn states(&mut self, sensor: &Common, number: u8, name: &str) {
+        let (id, name) = self.named(sensor.key, number, name);
+        let all = metas(sensor, number, (&id, &name), self.interval_ms);
+        self.take(sensor.key, number, What::States(all));
+    }
+}
+
+fn whom(key: SensorKey) -> Whom {
+    Whom { owner: key.owner, channel: key.lun >> 4, lun: key.lun & 0x03 }
 }
 
 /// Table 43-15, as far as sensors of machines have them.
@@ -249,19 +303,27 @@ fn limits(client: &mut Client, whom: Whom, record: &FullSensor) -> Limits {
     }
 }
 
-/// Get Sensor Reading (35.14).
-fn read(client: &mut Client, sensor: &Sensor) -> Result<Option<f64>, IpmiError> {
+/// Get Sensor Reading (35.14). What is not read at present, such as the fan of a module that is not there, is no metric.
+fn read(client: &mut Client, sensor: &Sensor) -> Result<Vec<Reading>, IpmiError> {
     let answer = match client.ask(sensor.whom, 0x04, 0x2d, &[sensor.number]) {
         // Not present, or not in this state: a module that was pulled.
-        Err(IpmiError::Code(0xcb | 0xd5)) => return Ok(None),
+        Err(IpmiError::Code(0xcb | 0xd5)) => return Ok(vec![]),
         answer => answer?,
     };
-    let [raw, flags, ..] = answer[..] else { return Err(IpmiError::Short) };
+    let [raw, flags, states @ ..] = &answer[..] else { return Err(IpmiError::Short) };
     // Bit 5: unavailable; bit 6: scanning is on.
     if flags & 0x20 != 0 || flags & 0x40 == 0 {
-        return Ok(None);
+        return Ok(vec![]);
     }
-    Ok(sensor.record.value(raw))
+    Ok(match &sensor.what {
+        What::Value(record, meta) => {
+            record.value(*raw).map(|value| Reading::new(meta, value)).into_iter().collect()
+        }
+        What::States(all) => {
+            let holds = |state: State| f64::from(u8::from(state.holds(states)));
+            all.iter().map(|(state, meta)| Reading::new(meta, holds(*state))).collect()
+        }
+    })
 }
 
 impl Source for IpmiSource {
@@ -285,7 +347,7 @@ impl Source for IpmiSource {
                 if !std::mem::replace(&mut self.told, true) {
                     tracing::warn!(%error, "the BMC's sensors are not read");
                 }
-                self.sensors.iter().map(|s| Reading::failed(&s.meta, &error)).collect()
+                self.sensors.iter_mut().flat_map(|sensor| sensor.failed(&error)).collect()
             }
         };
         // The first walk reads the records as well; what follows is what counts.
@@ -296,10 +358,9 @@ impl Source for IpmiSource {
                 "the BMC's sensors are read in this interval"
             );
             self.interval = interval;
-            for sensor in &mut self.sensors {
-                let new = Meta::new(&sensor.meta.id, "", sensor.meta.unit, ms(interval));
-                let good_for_ms = new.good_for_ms;
-                sensor.meta = Arc::new(Meta { good_for_ms, ..Meta::clone(&sensor.meta) });
+            for meta in self.sensors.iter_mut().flat_map(Sensor::metas) {
+                let good_for_ms = Meta::new("", "", meta.unit, ms(interval)).good_for_ms;
+                *meta = Arc::new(Meta { good_for_ms, ..Meta::clone(meta) });
             }
         }
         Batch { source: "ipmi".to_owned(), readings, complete: false }
