@@ -3,6 +3,7 @@
 //! and answers with what happened. No clock, no file, no task.
 
 pub mod alerts;
+mod entry;
 pub mod history;
 pub mod rules;
 mod watch;
@@ -11,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::metric::{Meta, Reading, cut};
+pub use entry::Entry;
+
 use alerts::{Alert, AlertKey, Alerts, Change, Event, Kind, Wanted};
-use history::{Depth, History, Point};
-use rules::{Edge, Effective, Rules, Severity};
-use watch::Watch;
+use history::Depth;
+use rules::{Edge, Rules, Severity};
 
 /// Most metrics of one place.
 pub const MAX_METRICS: usize = 10_000;
@@ -46,43 +48,6 @@ pub struct Batch {
     pub readings: Vec<Reading>,
     /// What is not among them is no more: a file system that was unmounted. A sensor that is not among them is missed.
     pub complete: bool,
-}
-
-/// What is known of a metric.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// What it is.
-    pub meta: Arc<Meta>,
-    /// Its last value.
-    pub value: Option<f64>,
-    /// The counter behind it.
-    pub total: Option<f64>,
-    /// When that was read.
-    pub at: Now,
-    /// Why there is no newer one.
-    pub error: Option<String>,
-    /// No value came for longer than one is good.
-    pub stale: bool,
-    /// Which source reads it.
-    source: Arc<str>,
-    /// What holds for it.
-    pub effective: Effective,
-    watch: Watch,
-    history: History,
-}
-
-impl Entry {
-    /// What it was in the time before now.
-    #[must_use]
-    pub fn points(&self, now: Now, window_ms: u64) -> Vec<Point> {
-        self.history.points(now.mono, window_ms)
-    }
-
-    /// The level of its alert.
-    #[must_use]
-    pub fn level(&self) -> Option<Severity> {
-        self.watch.level().map(|level| level.1)
-    }
 }
 
 /// A place's metrics.
@@ -208,6 +173,23 @@ impl Core {
         std::mem::take(&mut self.out)
     }
 
+    /// What another member measured before this program's start, at a time of the wall. What was heard since is newer.
+    pub fn recall(&mut self, now: Now, wall: u64, place: &str, values: Vec<(Meta, f64)>) {
+        if self.places.contains_key(place) || self.places.len() >= MAX_PLACES {
+            return;
+        }
+        let at = self.places.entry(place.to_owned()).or_default();
+        for (meta, value) in values.into_iter().take(MAX_METRICS) {
+            let (meta, source) = (Arc::new(meta), Arc::from(""));
+            let effective = self.rules.effective(place, &meta);
+            let mut entry = Entry::new(meta.clone(), &source, now, effective);
+            (entry.value, entry.at.wall) = (Some(value), wall);
+            (entry.stale, entry.recalled) = (true, true);
+            at.metrics.insert(meta.id.clone(), entry);
+        }
+        self.depth = None;
+    }
+
     fn depth(&mut self) -> Depth {
         let places = &self.places;
         let count = || Depth::of(places.values().map(|place| place.metrics.len()).sum());
@@ -268,7 +250,7 @@ impl Core {
         for (name, place) in &mut self.places {
             let mut sources: BTreeMap<Arc<str>, Source> = BTreeMap::new();
             for (id, entry) in &mut place.metrics {
-                let age = now.mono.saturating_sub(entry.at.mono);
+                let age = entry.age_ms(now);
                 let stale = age > u64::from(entry.meta.good_for_ms);
                 if stale && (entry.stale || now.mono >= self.lenient) {
                     entry.stale = true;
@@ -414,49 +396,6 @@ impl Source {
             Severity::Warning,
             format!("none of its {count} metrics has a new value: {why}"),
         )
-    }
-}
-
-impl Entry {
-    fn new(meta: Arc<Meta>, source: &Arc<str>, now: Now, effective: Effective) -> Self {
-        Self {
-            source: source.clone(),
-            meta,
-            value: None,
-            total: None,
-            at: now,
-            error: None,
-            stale: false,
-            effective,
-            watch: Watch::default(),
-            history: History::default(),
-        }
-    }
-
-    fn take(&mut self, now: Now, reading: &Reading, depth: Depth) {
-        match &reading.value {
-            Ok(value) => {
-                self.value = Some(*value);
-                self.total = reading.total;
-                (self.at, self.stale, self.error) = (now, false, None);
-                self.history.push(now.mono, *value, depth);
-                self.watch.fresh = true;
-            }
-            Err(error) => self.error = Some(error.clone()),
-        }
-    }
-
-    fn judge(&mut self, now: Now) -> Vec<(Edge, Option<Wanted>)> {
-        let from = now.mono.saturating_sub(watch::TREND_WINDOW_MS);
-        let history = &self.history;
-        let subject = watch::Subject {
-            meta: &self.meta,
-            effective: &self.effective,
-            value: self.value,
-            stale: self.stale,
-            samples: &|| history.since(from).collect(),
-        };
-        self.watch.judge(now, &subject)
     }
 }
 

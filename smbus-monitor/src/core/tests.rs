@@ -200,6 +200,26 @@ fn a_trend_warns_before_the_limit_and_gives_way_to_it() {
 }
 
 #[test]
+fn what_was_last_known_before_a_start_is_shown_with_its_age_and_gives_way() {
+    let mut core = Core::new("boot", 0, Rules::default());
+    let known = Meta::clone(&meta(hot()));
+    let start = Now { mono: 1_000, wall: 5_000_000 };
+    core.recall(start, 2_000_000, "2", vec![(known.clone(), 90.0)]);
+    core.recall(start, 2_000_000, "2", vec![(known.clone(), 80.0)]);
+    let later = Now { mono: 3_000, wall: 5_002_000 };
+    assert_eq!(kinds(&core.tick(later)), [], "its owner judges it, not who remembers");
+    let entry = &core.place("2").unwrap().metrics[&known.id];
+    assert_eq!((entry.value, entry.stale, entry.age_ms(later)), (Some(90.0), true, 3_002_000));
+    assert!(entry.points(later, 60_000).is_empty(), "no history is made of it");
+    let heard = batch(vec![Reading::new(&meta(hot()), 25.0)]);
+    assert!(core.batch(later, "2", false, &heard).is_empty());
+    let entry = &core.place("2").unwrap().metrics[&known.id];
+    assert_eq!((entry.value, entry.stale, entry.age_ms(later)), (Some(25.0), false, 0));
+    core.recall(later, 2_000_000, "2", vec![(known.clone(), 90.0)]);
+    assert_eq!(core.place("2").unwrap().metrics[&known.id].value, Some(25.0), "it is newer");
+}
+
+#[test]
 fn places_and_metrics_have_their_bounds() {
     let mut core = Core::new("boot", 0, Rules::default());
     let many = (0..=MAX_METRICS).map(|n| {

@@ -22,6 +22,7 @@ use super::monitor::{MIDPLANE, Monitor};
 use super::overrides;
 use super::power::PowerOrder;
 use super::publish::{self, Follower, News, Publisher, Told};
+use super::recall;
 use crate::config::GroupConfig;
 use crate::core::Batch;
 use crate::core::alerts::Kind;
@@ -242,6 +243,10 @@ impl Member {
         // Who says that it stops, or never came, is not missed.
         other.missed = matches!(away, Some(Why::Refused | Why::Silent | Why::Misbehaved));
         other.away = group::report::state(away).to_owned();
+        if was && !other.here {
+            recall::keep(monitor, &inner, name.as_str());
+        }
+        let other = inner.others.entry(name.to_string()).or_default();
         if was != other.here {
             let text = format!("member {name}: {}", other.away);
             monitor.note(&mut inner, Kind::Group, &place, None, &text);

@@ -19,6 +19,7 @@ pub mod power;
 pub mod prometheus;
 pub mod publish;
 pub mod readers;
+mod recall;
 pub mod redirect;
 pub mod run;
 mod views;

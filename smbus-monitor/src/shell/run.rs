@@ -19,7 +19,7 @@ use super::member::{self, Heard, Member};
 use super::monitor::Monitor;
 use super::power::{self, Executor};
 use super::readers::Readers;
-use super::{changes, chassis, control, identity, redirect};
+use super::{changes, chassis, control, identity, recall, redirect};
 use crate::args::ServeArgs;
 use crate::config::Config;
 use crate::core::Batch;
@@ -119,6 +119,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             executor.set(&monitor);
             let member = started.open(&monitor, executor).await?;
             let _ = monitor.links.set(member.links.clone());
+            recall::recall(&monitor);
             Some(member)
         }
         None => {
@@ -198,6 +199,7 @@ impl Loop {
             self.monitor.note(&mut inner, Kind::Program, &place, None, "smbus-monitor stopped");
         }
         if let Some(member) = self.member {
+            recall::keep_all(&self.monitor);
             member.links.settings.clone().close().await;
             member.links.group.leave().await;
         }

@@ -89,7 +89,7 @@ impl Inner {
                     value: entry.value,
                     unit: entry.meta.unit,
                     state: state.to_owned(),
-                    age_s: now.mono.saturating_sub(entry.at.mono) as f64 / 1000.0,
+                    age_s: entry.age_ms(now) as f64 / 1000.0,
                     limits: entry.effective.limits,
                     rule: entry.effective.rule.clone(),
                     error: entry.error.clone(),
