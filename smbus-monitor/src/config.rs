@@ -109,6 +109,9 @@ pub enum How {
     Syslog(Syslog),
 }
 
+/// Debian's authorities.
+pub const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// A place on the web.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
@@ -116,6 +119,8 @@ pub struct Url {
     pub host: String,
     /// What follows it, with `/`.
     pub path: String,
+    /// For `https`: the file of the authorities whose certificates are good.
+    pub authorities: Option<PathBuf>,
 }
 
 /// Where syslog is.

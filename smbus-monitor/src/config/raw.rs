@@ -114,6 +114,7 @@ pub(super) struct RawAction {
     pub place: Option<Pattern>,
     pub command: Option<Vec<String>>,
     pub webhook: Option<String>,
+    pub authorities: Option<PathBuf>,
     pub syslog: Option<String>,
     pub limit: Option<u32>,
     pub per: Option<HumanDuration>,

@@ -2,12 +2,13 @@
 //! What stands in tables of tables: chips, limits, actions, ways to power.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon_kit::config::{ConfigError, HumanDuration, Source};
 
 use super::raw::{RawAction, RawBus, RawChip, RawPower, RawSmbus, RawThreshold};
-use super::{Action, How, Power, PowerHow, Syslog, Url, interval};
+use super::{AUTHORITIES, Action, How, Power, PowerHow, Syslog, Url, interval};
 use crate::core::rules::{Rule, SAMPLES, Severity};
 use crate::formats::pmbus::Direct;
 use crate::metric::Limits;
@@ -112,9 +113,9 @@ pub(super) fn action(raw: RawAction, source: &Source) -> Result<Action, ConfigEr
         (Some(_), None, None) => {
             return wrong("the program is not told by its whole path", "begin it with `/`");
         }
-        (None, Some(url), None) => match parse_url(&url) {
+        (None, Some(url), None) => match parse_url(&url, raw.authorities) {
             Some(url) => How::Webhook(url),
-            None => return wrong("no address of a webhook", "write http://HOST[:PORT]/PATH"),
+            None => return wrong("no address of a webhook", "write https://HOST[:PORT]/PATH"),
         },
         (None, None, Some(place)) => How::Syslog(match place.strip_prefix("udp://") {
             Some(host)
@@ -140,16 +141,20 @@ pub(super) fn action(raw: RawAction, source: &Source) -> Result<Action, ConfigEr
     })
 }
 
-fn parse_url(text: &str) -> Option<Url> {
-    let rest = text.strip_prefix("http://")?;
+fn parse_url(text: &str, authorities: Option<PathBuf>) -> Option<Url> {
+    let (rest, port, authorities) = match text.strip_prefix("https://") {
+        Some(rest) => (rest, 443, Some(authorities.unwrap_or_else(|| AUTHORITIES.into()))),
+        None => (text.strip_prefix("http://")?, 80, None),
+    };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     if host.is_empty() || host.contains('@') || !plain(host) || !plain(path) {
         return None;
     }
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let host = if has_port { host.to_owned() } else { format!("{host}:80") };
-    Some(Url { host, path: if path.is_empty() { "/".to_owned() } else { path.to_owned() } })
+    let host = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+    let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+    Some(Url { host, path, authorities })
 }
 
 pub(super) fn power(raw: RawPower, source: &Source) -> Result<Power, ConfigError> {

@@ -58,8 +58,17 @@ wake_on_lan = "52:54:00:12:34:56"
     assert_eq!((config.devices[0].whose, config.devices[1].whose), (Whose::Midplane, Whose::Own));
     assert_eq!(config.devices[1].interval, Duration::from_millis(500));
     assert_eq!(config.rules[0].trend_ms, 3_600_000);
-    let url = Url { host: "[::1]:8080".to_owned(), path: "/alert".to_owned() };
+    let url = Url { host: "[::1]:8080".to_owned(), path: "/alert".to_owned(), authorities: None };
     assert_eq!(config.actions[0].how, How::Webhook(url));
+    let url = |more: &str| {
+        let text = format!("[[action]]\nname = 'a'\nwebhook = 'https://tower'\n{more}");
+        match parse(&text).unwrap().actions.remove(0).how {
+            How::Webhook(url) => (url.host, url.authorities.unwrap()),
+            how => panic!("{how:?}"),
+        }
+    };
+    assert_eq!(url(""), ("tower:443".to_owned(), AUTHORITIES.into()));
+    assert_eq!(url("authorities = '/own.pem'").1, PathBuf::from("/own.pem"));
 }
 
 #[test]
@@ -80,7 +89,7 @@ fn mistakes_are_told_with_their_line() {
         ("listen = ['0.0.0.0:80']".to_owned(), "everybody who reaches it"),
         ("[sources]\ninterval = '1ms'".to_owned(), "x.toml:2:12: shorter than 100ms"),
         (format!("{action}command = ['sh', '-c']"), "whole path"),
-        (format!("{action}webhook = 'https://a'"), "no address of a webhook"),
+        (format!("{action}webhook = 'ftp://a'"), "no address of a webhook"),
         (format!("{action}syslog = 'udp://a'"), "no address of a syslog"),
         (action.to_owned(), "not one of `command`"),
         (
