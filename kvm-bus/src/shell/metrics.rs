@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What Prometheus is told: at `/metrics` of the control socket, and over TCP where the configuration says so.
 
+mod lmc;
+mod rmm;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,12 +15,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 
-use super::hub::Hub;
 use super::lmc::LineStatus;
-use super::log::Log;
-use super::rmm::BladeStatus;
-use crate::attach::What;
-use crate::core::rmm::Event;
+pub use lmc::OfLmc;
+pub use rmm::OfRmm;
 
 type Label = (&'static str, String);
 type Counts = Family<[Label; 1], Counter>;
@@ -115,210 +115,14 @@ impl Lines {
     }
 }
 
-/// Figures of an RMM.
-#[derive(Debug)]
-pub struct OfRmm {
-    lines: Lines,
-    up: Gauges,
-    coupled: Gauges,
-    round_trip: Family<[Label; 1], Gauge<f64, std::sync::atomic::AtomicU64>>,
-    sent_again: Counts,
-    console_bytes: Counts,
-    gaps: Counts,
-    lost_bytes: Counts,
-    log_bytes: Counts,
-    log_errors: Counts,
-    viewers: Gauges,
-    sessions: Counter,
-    selections: Counter,
-    refused: Counter,
-    /// What the present session of each blade had sent again when it was looked at last.
-    again: std::collections::BTreeMap<u8, u64>,
-}
-
-impl OfRmm {
-    /// Registers all of them.
-    #[must_use]
-    pub fn new(metrics: &mut Metrics) -> Self {
-        let registry = metrics.registry();
-        let figures = Self {
-            lines: Lines::new(registry),
-            up: Family::default(),
-            coupled: Family::default(),
-            round_trip: Family::default(),
-            sent_again: Family::default(),
-            console_bytes: Family::default(),
-            gaps: Family::default(),
-            lost_bytes: Family::default(),
-            log_bytes: Family::default(),
-            log_errors: Family::default(),
-            viewers: Family::default(),
-            sessions: Counter::default(),
-            selections: Counter::default(),
-            refused: Counter::default(),
-            again: std::collections::BTreeMap::new(),
-        };
-        for (name, help, family) in [
-            ("blade_up", "Whether a blade is there", &figures.up),
-            ("blade_coupled", "Whether a blade is coupled", &figures.coupled),
-            ("viewers", "Who is at a console or at the screen", &figures.viewers),
-        ] {
-            registry.register(name, help, family.clone());
-        }
-        let help = "The smoothed round trip to a blade of what goes first";
-        registry.register("round_trip_seconds", help, figures.round_trip.clone());
-        add(
-            registry,
-            &[
-                ("sent_again", "Messages to a blade that were sent again", &figures.sent_again),
-                ("console_bytes", "Bytes that a console has said", &figures.console_bytes),
-                ("console_gaps", "How often some of a console was lost", &figures.gaps),
-                ("console_lost_bytes", "How much, where it is known", &figures.lost_bytes),
-                ("log_bytes", "Bytes written to a console's log", &figures.log_bytes),
-                ("log_errors", "Writes to a console's log that failed", &figures.log_errors),
-            ],
-        );
-        for (name, help, counter) in [
-            ("sessions", "Who has ever come to a console or the screen", &figures.sessions),
-            ("selections", "How often another blade was coupled, or none", &figures.selections),
-            ("selections_refused", "How often a blade was not coupled", &figures.refused),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
-        figures
-    }
-
-    /// Notes what has happened at a blade of this name.
-    pub fn note(&self, event: &Event, name: &str) {
-        let of = [("blade", name.to_owned())];
-        match event {
-            Event::Console { bytes, .. } => {
-                self.console_bytes.get_or_create(&of).inc_by(bytes.len() as u64);
-            }
-            Event::Gap { lost, .. } => {
-                self.gaps.get_or_create(&of).inc();
-                self.lost_bytes.get_or_create(&of).inc_by(lost.unwrap_or(0));
-            }
-            Event::Coupled(_) => drop(self.selections.inc()),
-            Event::NotCoupled { .. } => drop(self.refused.inc()),
-            _ => {}
-        }
-    }
-
-    /// Takes what there is.
-    pub fn look<'a>(
-        &mut self,
-        lines: &[LineStatus],
-        blades: &[BladeStatus],
-        hub: &Hub,
-        logs: impl Iterator<Item = &'a Log>,
-    ) {
-        self.lines.look(lines);
-        // A blade that has another name now has no state under the one before.
-        self.up.clear();
-        self.coupled.clear();
-        self.round_trip.clear();
-        for blade in blades {
-            let of = [("blade", blade.name.clone())];
-            self.up.get_or_create(&of).set(blade.there.into());
-            self.coupled.get_or_create(&of).set(blade.coupled.into());
-            if let Some(us) = blade.round_trip_us {
-                self.round_trip.get_or_create(&of).set(us as f64 / 1e6);
-            }
-            // A session begins at none.
-            let before = self.again.insert(blade.slot, blade.sent_again).unwrap_or(0);
-            let more = blade.sent_again.checked_sub(before).unwrap_or(blade.sent_again);
-            self.sent_again.get_or_create(&of).inc_by(more);
-            drop(self.console_bytes.get_or_create(&of));
-            drop(self.gaps.get_or_create(&of));
-        }
-        for log in logs {
-            let of = [("blade", log.name().to_owned())];
-            let (bytes, errors) = log.counts();
-            set(&self.log_bytes.get_or_create(&of), bytes);
-            set(&self.log_errors.get_or_create(&of), errors);
-        }
-        for (what, word) in [(What::Console, "console"), (What::Screen, "screen")] {
-            let count = hub.viewers.values().filter(|viewer| viewer.what == what).count();
-            gauge(&self.viewers.get_or_create(&[("what", word.to_owned())]), count);
-        }
-        set(&self.sessions, hub.ever());
-    }
-}
-
-/// Figures of an LMC.
-#[derive(Debug)]
-pub struct OfLmc {
-    lines: Lines,
-    sessions: Gauge,
-    coupled: Gauge,
-    console_up: Gauge,
-    selections: Counter,
-    /// Bytes that the console has said.
-    pub said: Counter,
-    /// Bytes that it was told.
-    pub told: Counter,
-    /// How often it was held at break.
-    pub breaks: Counter,
-}
-
-impl OfLmc {
-    /// Registers all of them.
-    #[must_use]
-    pub fn new(metrics: &mut Metrics) -> Self {
-        let registry = metrics.registry();
-        let figures = Self {
-            lines: Lines::new(registry),
-            sessions: Gauge::default(),
-            coupled: Gauge::default(),
-            console_up: Gauge::default(),
-            selections: Counter::default(),
-            said: Counter::default(),
-            told: Counter::default(),
-            breaks: Counter::default(),
-        };
-        for (name, help, gauge) in [
-            ("sessions", "RMMs with a session", &figures.sessions),
-            ("coupled", "Whether the blade is coupled", &figures.coupled),
-            ("console_up", "Whether the serial console is open", &figures.console_up),
-        ] {
-            registry.register(name, help, gauge.clone());
-        }
-        for (name, help, counter) in [
-            ("selections", "How often the blade was coupled", &figures.selections),
-            ("console_bytes", "Bytes that the serial console has said", &figures.said),
-            ("console_typed_bytes", "Bytes given to the serial console", &figures.told),
-            ("console_breaks", "How often its line was held at break", &figures.breaks),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
-        figures
-    }
-
-    /// The blade is coupled, or is no more.
-    pub fn coupled(&self, coupled: bool) {
-        self.coupled.set(coupled.into());
-        if coupled {
-            self.selections.inc();
-        }
-    }
-
-    /// Takes what there is.
-    pub fn look(&self, lines: &[LineStatus], sessions: usize, console: bool) {
-        self.lines.look(lines);
-        gauge(&self.sessions, sessions);
-        self.console_up.set(console.into());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::queue::PortCounts;
     use crate::shell::lmc::Received;
-    use crate::wire::{Addr, Errors, Sources};
+    use crate::wire::Errors;
 
-    fn line() -> LineStatus {
+    pub(super) fn line() -> LineStatus {
         LineStatus {
             name: "near".to_owned(),
             place: "x".to_owned(),
@@ -330,83 +134,10 @@ mod tests {
         }
     }
 
-    fn blade(name: &str, there: bool, sent_again: u64) -> BladeStatus {
-        BladeStatus {
-            slot: 3,
-            name: name.to_owned(),
-            there,
-            coupled: false,
-            by_end: None,
-            hops: None,
-            round_trip_us: there.then_some(2500),
-            sent_again,
-            sources: Sources::default(),
-        }
-    }
-
-    fn has(metrics: &Metrics, lines: &[&str]) {
+    pub(super) fn has(metrics: &Metrics, lines: &[&str]) {
         let text = metrics.encode().unwrap();
         for line in lines {
             assert!(text.lines().any(|found| found == *line), "{line}:\n{text}");
         }
-    }
-
-    #[test]
-    fn an_rmm_tells_what_it_saw() {
-        let mut metrics = Metrics::new("kvm-bus-rmm", "1");
-        let mut figures = OfRmm::new(&mut metrics);
-        let slot = Addr::blade(3).unwrap();
-        let said = Event::Console { blade: slot, at: (1, 0), bytes: vec![0; 7] };
-        figures.note(&said, "b3");
-        figures.note(&Event::Gap { blade: slot, lost: Some(9) }, "b3");
-        figures.note(&Event::Gap { blade: slot, lost: None }, "b3");
-        figures.note(&Event::Coupled(Some(slot)), "b3");
-        let hub = Hub::default();
-        // The second session has sent two again by itself.
-        for again in [3, 4, 2] {
-            figures.look(&[line()], &[blade("b3", true, again)], &hub, [].into_iter());
-        }
-        has(
-            &metrics,
-            &[
-                "kvm_bus_rmm_line_up{line=\"near\"} 1",
-                "kvm_bus_rmm_frames_sent_total{line=\"near\"} 5",
-                "kvm_bus_rmm_bytes_received_total{line=\"near\"} 44",
-                "kvm_bus_rmm_frames_refused_total{line=\"near\",why=\"damaged\"} 2",
-                "kvm_bus_rmm_blade_up{blade=\"b3\"} 1",
-                "kvm_bus_rmm_round_trip_seconds{blade=\"b3\"} 0.0025",
-                "kvm_bus_rmm_sent_again_total{blade=\"b3\"} 6",
-                "kvm_bus_rmm_console_bytes_total{blade=\"b3\"} 7",
-                "kvm_bus_rmm_console_gaps_total{blade=\"b3\"} 2",
-                "kvm_bus_rmm_console_lost_bytes_total{blade=\"b3\"} 9",
-                "kvm_bus_rmm_viewers{what=\"screen\"} 0",
-                "kvm_bus_rmm_selections_total 1",
-            ],
-        );
-        figures.look(&[line()], &[blade("b4", false, 2)], &hub, [].into_iter());
-        has(&metrics, &["kvm_bus_rmm_blade_up{blade=\"b4\"} 0"]);
-        let text = metrics.encode().unwrap();
-        assert!(!text.contains("blade_up{blade=\"b3\"}") && !text.contains("round_trip_seconds{"));
-    }
-
-    #[test]
-    fn an_lmc_tells_what_it_saw() {
-        let mut metrics = Metrics::new("kvm-bus-lmc", "1");
-        let figures = OfLmc::new(&mut metrics);
-        figures.coupled(true);
-        figures.coupled(false);
-        figures.said.inc_by(5);
-        figures.look(&[line()], 2, true);
-        has(
-            &metrics,
-            &[
-                "kvm_bus_lmc_frames_received_total{line=\"near\"} 4",
-                "kvm_bus_lmc_sessions 2",
-                "kvm_bus_lmc_coupled 0",
-                "kvm_bus_lmc_selections_total 1",
-                "kvm_bus_lmc_console_bytes_total 5",
-                "kvm_bus_lmc_console_up 1",
-            ],
-        );
     }
 }
