@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::ConsoleSettings;
+
 /// Longest first line, bytes.
 pub const MAX_LINE: usize = 1024;
 /// Most data in a packet, bytes.
@@ -64,6 +66,9 @@ pub struct Attached {
     pub blade: Option<String>,
     /// Whether what is typed goes there.
     pub writes: bool,
+    /// How the console's line is set, where that is known.
+    #[serde(default)]
+    pub line: Option<ConsoleSettings>,
     /// Why nothing is attached.
     pub error: Option<String>,
 }

@@ -94,7 +94,10 @@ impl Task {
         let Console { path, settings, flow } = &self.console;
         let words = |error: tokio_serial::Error| error.to_string();
         let name = path.to_string_lossy();
-        let mut tty = tokio_serial::new(name, settings.baud).open_native_async().map_err(words)?;
+        let opened = tokio_serial::new(name, settings.baud).open_native_async();
+        let mut tty = opened.map_err(|error| {
+            format!("{error}; is it there, is the user in the group of the device, and does nothing else use it?")
+        })?;
         set(&mut tty, *settings, *flow).map_err(words)?;
         let (real, flows) = is_set(&tty).map_err(words)?;
         if real != *settings {

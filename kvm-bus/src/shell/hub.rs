@@ -10,7 +10,7 @@ use crate::attach::{Mode, What};
 use crate::core::console::Ring;
 use crate::core::escape::Escape;
 use crate::core::render::Terminal;
-use crate::wire::Addr;
+use crate::wire::{Addr, ConsoleSettings};
 
 /// Pieces that wait for a viewer. One who reads nothing misses what is more, and is told how much.
 pub const WAITING: usize = 64;
@@ -49,11 +49,22 @@ pub struct Viewer {
     pub terminal: Option<Terminal>,
     /// What it typed and was not taken yet, and whom to tell when it is.
     pub pending: Option<(VecDeque<u8>, oneshot::Sender<()>)>,
+    /// How it has set the console's line.
+    pub line: Option<LineSet>,
     /// Since when, seconds since 1970.
     pub since: u64,
     out: mpsc::Sender<Piece>,
     lost: usize,
     told: bool,
+}
+
+/// A line that a viewer has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineSet {
+    /// How it was.
+    pub before: ConsoleSettings,
+    /// How it is to be while the viewer is there.
+    pub now: ConsoleSettings,
 }
 
 /// A viewer, for people.
@@ -176,6 +187,7 @@ impl Hub {
             escape: commands.then(Escape::default),
             terminal,
             pending: None,
+            line: None,
             since: now,
             out,
             lost: 0,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `serve lmc`: the blade's end of the bus.
 
+mod status;
+
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
@@ -11,71 +13,26 @@ use daemon_kit::control::{ControlServer, Policy};
 use daemon_kit::metrics::Metrics;
 use daemon_kit::notify::{self, Watchdog};
 use daemon_kit::signals::{Signal, Signals};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::{Clock, random};
 use super::console::{Order, Said, WRITE_AHEAD};
 use super::line::{Line, Told};
 use super::metrics::{OfLmc, Server};
-use super::uinput::Devices;
+use super::uinput::Keyboard;
 use super::vcs::{self, Wanted};
 use super::{console, power};
 use crate::config::Device;
-use crate::config::lmc::Config;
+use crate::config::lmc::{Config, Console};
 use crate::core::lmc::{Action, Lmc};
 use crate::core::mux::PORTS;
-use crate::core::queue::PortCounts;
 use crate::core::screen::Screen;
 use crate::core::slave::Slave;
-use crate::wire::{Addr, ConsoleSettings, Errors, Power, Sources};
+use crate::wire::{Addr, ConsoleSettings, Power, Sources};
+pub use status::{LineStatus, Received, Status};
 
-/// `GET /v1/status`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// Version of the program.
-    pub version: String,
-    /// The blade's slot.
-    pub slot: u8,
-    /// Its name.
-    pub name: String,
-    /// The segments, upper first, then those of the control bus.
-    pub lines: Vec<LineStatus>,
-    /// What of the blade is on the bus.
-    pub sources: Sources,
-    /// RMMs with a session, in words.
-    pub rmms: Vec<String>,
-    /// Which of them has the blade.
-    pub coupled_by: Option<String>,
-}
-
-/// What came by a segment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Received {
-    /// Good frames.
-    pub frames: u64,
-    /// Bytes, whatever they were.
-    pub bytes: u64,
-}
-
-/// A segment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LineStatus {
-    /// `up`, `down`, `near`, `far`, `control-up`, `control-down`, `control`.
-    pub name: String,
-    /// Where it goes.
-    pub place: String,
-    /// Bits per second, if it is open.
-    pub baud: Option<u32>,
-    /// Why it is not open.
-    pub error: Option<String>,
-    /// What was sent.
-    pub sent: PortCounts,
-    /// What came.
-    pub received: Received,
-    /// What of it was no frame.
-    pub errors: Errors,
-}
+/// Most bytes of the words for one source: four of them and a console's place fit in a message.
+const MOST_WORDS: usize = 230;
 
 type Answer = (Addr, u32, Result<bool, String>);
 
@@ -90,10 +47,12 @@ struct Daemon {
     said: mpsc::Receiver<Said>,
     console_room: usize,
     settings: Option<ConsoleSettings>,
+    /// The console's device, and how the configuration sets it.
+    configured: Option<(String, ConsoleSettings)>,
     console_error: Option<String>,
     screens: mpsc::Receiver<Screen>,
     wanted: Option<Wanted>,
-    devices: Option<Devices>,
+    devices: Keyboard,
     power: Option<std::path::PathBuf>,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     sources: Sources,
@@ -134,6 +93,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             biased;
             signal = signals.next() => if signal == Signal::Stop { break },
             _ = tick.tick() => {
+                daemon.look_for_keyboard();
                 daemon.publish();
                 if let Some(watchdog) = &watchdog { watchdog.kick() }
             }
@@ -172,16 +132,19 @@ impl Daemon {
             .map(|(number, place)| Some(Line::start(number, place?, tell.clone())));
         let mut sources = Sources::default();
         let (wanted, screens) = open_screen(&config.screen, &mut sources);
-        let devices = open_devices(&config.keyboard, &config.name, &mut sources);
+        let mut devices = Keyboard::new(config.keyboard != Device::None, &config.name);
+        sources.keyboard = devices.look().map(str::to_owned);
         let power = match config.power {
             Device::None => None,
             Device::Auto => power::find(),
             Device::Path(path) => Some(path),
         };
-        sources.power = power.as_ref().map(|path| path.display().to_string());
+        sources.power = power.as_ref().map(|path| words(&path.display().to_string()));
+        let place = |console: &Console| (console.path.display().to_string(), console.settings);
+        let configured = config.console.as_ref().map(place);
         let (console, said) = match config.console {
             Some(console) => {
-                sources.console = Some(console.path.display().to_string());
+                sources.console = Some(words(&format!("{}, not open yet", console.path.display())));
                 let (orders, said) = console::start(console);
                 (Some(orders), said)
             }
@@ -199,6 +162,7 @@ impl Daemon {
             said,
             console_room: WRITE_AHEAD,
             settings: None,
+            configured,
             console_error: None,
             screens,
             wanted,
@@ -245,13 +209,14 @@ impl Daemon {
             Said::Up(settings) => {
                 tracing::info!(baud = settings.baud, "console is open");
                 (self.settings, self.console_error) = (Some(settings), None);
-                self.lmc.set_sources(self.sources.clone(), self.settings);
+                self.console_is("");
                 self.lmc.console_takes(now, self.console_room);
             }
             Said::Down(why) => {
                 // What it said stays, and what is typed waits: it keeps its settings.
                 if self.console_error.as_ref() != Some(&why) {
                     tracing::warn!(%why, "console is not there; trying again");
+                    self.console_is(&why);
                     self.console_error = Some(why);
                 }
                 self.lmc.console_takes(now, 0);
@@ -264,6 +229,31 @@ impl Daemon {
                 self.console_room = (self.console_room + count).min(WRITE_AHEAD);
                 self.lmc.console_takes(now, self.console_room);
             }
+        }
+    }
+
+    /// Tells where the console is, and why it is not open if it is not: whoever asks for it is to know.
+    fn console_is(&mut self, why: &str) {
+        let place = self.configured.as_ref().map_or("", |(place, _)| place);
+        let not_open = if why.is_empty() { "" } else { ", not open: " };
+        self.sources.console = Some(words(&format!("{place}{not_open}{why}")));
+        self.lmc.set_sources(self.sources.clone(), self.settings);
+    }
+
+    /// The module may be loaded, and the right given, after this daemon has started.
+    fn look_for_keyboard(&mut self) {
+        if let Some(place) = self.devices.look() {
+            self.sources.keyboard = Some(place.to_owned());
+            self.lmc.set_sources(self.sources.clone(), self.settings);
+        }
+    }
+
+    /// Nobody is left who has set the line otherwise.
+    fn set_back(&self) {
+        if let Some((_, configured)) = self.configured
+            && self.settings.is_some_and(|settings| settings != configured)
+        {
+            self.order(Order::Set(configured));
         }
     }
 
@@ -281,13 +271,12 @@ impl Daemon {
                 }
                 Action::Line(settings) => self.order(Order::Set(settings)),
                 Action::Keys(pressed) => {
-                    let done = self.devices.as_mut().map(|devices| devices.keys(pressed));
-                    if let Some(Err(error)) = done {
+                    if let Err(error) = self.devices.keys(pressed) {
                         tracing::warn!(%error, "the kernel takes no keys");
                     }
                 }
                 Action::Pointer(pointer) => {
-                    if let Some(Err(error)) = self.devices.as_mut().map(|d| d.pointer(pointer)) {
+                    if let Err(error) = self.devices.pointer(pointer) {
                         tracing::warn!(%error, "the kernel takes no pointer");
                     }
                 }
@@ -305,7 +294,12 @@ impl Daemon {
                 Action::Session { rmm, up: true } => {
                     tracing::info!(%rmm, "session begins");
                 }
-                Action::Session { rmm, up: false } => tracing::info!(%rmm, "session has ended"),
+                Action::Session { rmm, up: false } => {
+                    tracing::info!(%rmm, "session has ended");
+                    if self.lmc.rmms().is_empty() {
+                        self.set_back();
+                    }
+                }
             }
         }
     }
@@ -337,34 +331,11 @@ impl Daemon {
             );
         }
     }
+}
 
-    fn publish(&mut self) {
-        const NAMES: [&str; 2 * PORTS] = ["up", "down", "control-up", "control-down"];
-        let mut lines = vec![];
-        for (number, line) in self.lines.iter().enumerate() {
-            let Some(line) = line else { continue };
-            let port = number % PORTS;
-            let bus = number < PORTS;
-            let frames =
-                if bus { self.lmc.mux().received(port) } else { self.slave.mux().received(port) };
-            lines.push(LineStatus {
-                name: NAMES[number].to_owned(),
-                place: line.place.to_string(),
-                baud: line.baud,
-                error: line.why.clone(),
-                sent: if bus { self.lmc.mux().counts(port) } else { self.slave.mux().counts(port) },
-                received: Received { frames, bytes: line.bytes },
-                errors: if bus { self.lmc.errors(port) } else { Errors::default() },
-            });
-        }
-        let console = self.settings.is_some() && self.console_error.is_none();
-        self.figures.look(&lines, self.lmc.rmms().len(), console);
-        let mut status = self.status.lock().expect("no panic holds it");
-        status.lines = lines;
-        status.sources.clone_from(&self.sources);
-        status.rmms = self.lmc.rmms().iter().map(ToString::to_string).collect();
-        status.coupled_by = self.lmc.coupled_by().map(|rmm| rmm.to_string());
-    }
+fn words(text: &str) -> String {
+    let end = (0..=text.len().min(MOST_WORDS)).rev().find(|at| text.is_char_boundary(*at));
+    text[..end.unwrap_or(0)].to_owned()
 }
 
 fn open_screen(screen: &Device, sources: &mut Sources) -> (Option<Wanted>, mpsc::Receiver<Screen>) {
@@ -375,28 +346,12 @@ fn open_screen(screen: &Device, sources: &mut Sources) -> (Option<Wanted>, mpsc:
     };
     match vcs::start(&path) {
         Ok((wanted, screens)) => {
-            sources.screen = Some(path.display().to_string());
+            sources.screen = Some(words(&path.display().to_string()));
             (Some(wanted), screens)
         }
         Err(error) => {
             tracing::warn!(screen = %path.display(), %error, "no text screen");
             (None, mpsc::channel(1).1)
-        }
-    }
-}
-
-fn open_devices(keyboard: &Device, name: &str, sources: &mut Sources) -> Option<Devices> {
-    if *keyboard == Device::None {
-        return None;
-    }
-    match Devices::new(name) {
-        Ok(devices) => {
-            sources.keyboard = Some("/dev/uinput".to_owned());
-            Some(devices)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "no keyboard: is the module uinput loaded, and /dev/uinput for this user?");
-            None
         }
     }
 }

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the loop does with requests, and with what the core says.
+//! What the loop does with requests.
 
 use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{CHOICE_LIMIT, Daemon, POWER_LIMIT, Request, Waiting, doors};
+use super::{CHOICE_LIMIT, Daemon, POWER_LIMIT, Request, Waiting};
 use crate::attach::{Attached, Mode, What};
 use crate::core::escape::{Command, Found};
 use crate::core::hotkey::{Outcome as Hot, Pick};
 use crate::core::layout;
-use crate::core::rmm::Event;
 use crate::shell::clock::unix_time;
-use crate::shell::hub::{Newcomer, Piece};
-use crate::shell::log::{self, Log};
-use crate::wire::{Addr, Power};
+use crate::shell::hub::{LineSet, Newcomer, Piece, Viewer};
+use crate::shell::log;
+use crate::wire::{Addr, ConsoleSettings, Power};
 
 /// Most keys of one character: a modifier and the key, down and up.
 const KEYS_OF_ONE: usize = 4;
@@ -40,17 +39,36 @@ impl Daemon {
                     self.screen_dirty = true;
                 }
             }
-            Request::Line(id, settings) => {
-                if let Some(blade) =
-                    self.hub.viewers.get(&id).filter(|v| v.writes).and_then(|v| v.blade)
-                {
-                    self.rmm.console_line(now, blade, settings);
-                }
-            }
+            Request::Line(id, settings) => self.set_line(id, settings),
             Request::Break(id) => self.hold_at_break(id),
             Request::Gone(id) => self.gone(id),
             Request::Key(code, down) => self.key(code, down),
             Request::NoKeyboard => self.rmm.release_keys(now),
+        }
+    }
+
+    fn line_of(&self, blade: Addr) -> Option<ConsoleSettings> {
+        self.rmm.info(blade)?.console.map(|console| console.settings)
+    }
+
+    /// Until the viewer leaves.
+    fn set_line(&mut self, id: u64, settings: ConsoleSettings) {
+        let writer = self.hub.viewers.get(&id).filter(|viewer| viewer.writes);
+        let Some(blade) = writer.and_then(|viewer| viewer.blade) else { return };
+        let was = self.line_of(blade);
+        if let Some(viewer) = self.hub.viewers.get_mut(&id) {
+            let before = viewer.line.map(|line| line.before).or(was);
+            viewer.line = before.map(|before| LineSet { before, now: settings });
+        }
+        self.rmm.console_line(self.clock.now(), blade, settings);
+    }
+
+    /// A line is as it was before a viewer has set it.
+    pub(super) fn set_back(&mut self, viewer: &Viewer) {
+        if let (Some(blade), Some(LineSet { before, now })) = (viewer.blade, viewer.line)
+            && before != now
+        {
+            self.rmm.console_line(self.clock.now(), blade, before);
         }
     }
 
@@ -116,7 +134,7 @@ impl Daemon {
         self.rmm.select(self.clock.now(), target, self.config.by);
     }
 
-    fn chosen(&mut self, coupled: Option<Addr>) {
+    pub(super) fn chosen(&mut self, coupled: Option<Addr>) {
         let text = coupled.map_or("nobody".to_owned(), |addr| self.name(addr));
         for waiting in std::mem::take(&mut self.waiting) {
             if waiting.target == coupled {
@@ -162,8 +180,13 @@ impl Daemon {
         match (what, newcomer.blade) {
             (What::Console, None) => return Err("which blade's console?".to_owned()),
             (What::Console, Some(blade)) => {
-                if self.rmm.info(blade).is_some_and(|info| info.console.is_none()) {
-                    return Err(format!("{} has no console", self.name(blade)));
+                let without = self.rmm.info(blade).filter(|info| info.console.is_none());
+                if let Some(info) = without {
+                    let name = self.name(blade);
+                    return Err(match &info.sources.console {
+                        Some(words) => format!("the console of {name} is {words}"),
+                        None => format!("{name} has no console; set `console` of its LMC"),
+                    });
                 }
             }
             (What::Screen, _) => {}
@@ -187,8 +210,9 @@ impl Daemon {
                 }
             }
         }
+        let line = addr.and_then(|addr| self.line_of(addr));
         let blade = addr.or(self.rmm.coupled()).map(|addr| self.name(addr));
-        Ok((id, Attached { blade, writes, error: None }))
+        Ok((id, Attached { blade, writes, line, error: None }))
     }
 
     fn typed(&mut self, id: u64, bytes: &[u8], taken: oneshot::Sender<()>) {
@@ -310,121 +334,6 @@ impl Daemon {
                     viewer.notice(text);
                 }
                 self.set_mode(id, Mode::Write);
-            }
-        }
-    }
-
-    pub(super) fn act(&mut self) {
-        for event in self.rmm.events() {
-            self.event(event);
-        }
-        let typing: Vec<_> = self
-            .hub
-            .viewers
-            .iter()
-            .filter(|(_, v)| v.pending.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        typing.into_iter().for_each(|id| self.take_pending(id));
-        if std::mem::take(&mut self.screen_dirty) {
-            self.show_screen();
-        }
-    }
-
-    fn event(&mut self, event: Event) {
-        self.count(&event);
-        match event {
-            Event::Up(addr) => self.up(addr),
-            Event::Down(addr) => {
-                tracing::info!(blade = %self.name(addr), "blade is away");
-                self.hub.notice(addr, "the blade is away");
-                self.log(addr).note("the blade is away");
-            }
-            Event::Info(_) => {}
-            Event::Console { blade, at: (life, offset), bytes } => {
-                self.log(blade).said(&bytes);
-                self.stands.set(blade, life, offset + bytes.len() as u64);
-                self.hub.said(blade, &bytes);
-            }
-            Event::Gap { blade, lost } => {
-                let text = match lost {
-                    Some(lost) => format!("{lost} bytes of the console are lost"),
-                    None => "the LMC was started anew: some of the console may be lost".to_owned(),
-                };
-                self.log(blade).note(&text);
-                self.hub.notice(blade, &text);
-            }
-            Event::InputLost { blade, bytes } => {
-                let text = format!("the LMC was started anew: {bytes} typed bytes may be lost");
-                self.hub.notice(blade, &text);
-            }
-            Event::Screen(_) => self.screen_dirty = true,
-            Event::Coupled(coupled) => {
-                self.chosen(coupled);
-                self.screen_dirty = true;
-            }
-            Event::NotCoupled { blade, why } => {
-                let text = format!("{} is not coupled: {why}", self.name(blade));
-                tracing::warn!("{text}");
-                self.hub.of_screen().for_each(|viewer| viewer.notice(text.clone()));
-                for waiting in self.waiting.extract_if(.., |w| w.target == Some(blade)) {
-                    let _ = waiting.answer.send(Err(text.clone()));
-                }
-            }
-            Event::Power { id, done, .. } => {
-                if let Some((_, answer)) = self.powers.remove(&id) {
-                    let _ = answer.send(done);
-                }
-            }
-            Event::Conflict(addr) => {
-                tracing::error!(%addr, "two LMCs say that they are in this slot; set `slot` of one of them");
-            }
-        }
-    }
-
-    fn count(&self, event: &Event) {
-        let (Event::Console { blade, .. } | Event::Gap { blade, .. }) = event else {
-            return self.figures.note(event, "");
-        };
-        self.figures.note(event, &self.name(*blade));
-    }
-
-    fn up(&mut self, addr: Addr) {
-        tracing::info!(blade = %self.name(addr), %addr, "blade is there");
-        self.log(addr).note("the blade is there");
-        self.hub.notice(addr, "the blade is there");
-        if let Some(base) = self.config.telnet
-            && !self.telnets.contains_key(&addr)
-            && let Some(port) = base.port().checked_add(u16::from(addr.byte()))
-        {
-            let mut at = base;
-            at.set_port(port);
-            let task = doors::telnet(at, addr.byte().to_string(), self.door.clone());
-            self.telnets.insert(addr, task);
-        }
-    }
-
-    fn log(&mut self, addr: Addr) -> &mut Log {
-        let name = self.name(addr);
-        let settings = &self.config.logs;
-        self.logs.entry(addr).or_insert_with(|| Log::new(settings, &name))
-    }
-
-    fn show_screen(&mut self) {
-        let Self { rmm, hub, screen_dirty, .. } = self;
-        let Some(screen) = rmm.coupled().and_then(|addr| rmm.screen(addr)) else { return };
-        for viewer in hub.of_screen() {
-            if !viewer.takes() {
-                // It is shown what is there when it reads again.
-                *screen_dirty = true;
-                continue;
-            }
-            if let Some(mut terminal) = viewer.terminal.take() {
-                let text = terminal.show(screen);
-                viewer.terminal = Some(terminal);
-                for piece in text.as_bytes().chunks(crate::attach::MAX_DATA) {
-                    viewer.give(Piece::Data(piece.to_vec()));
-                }
             }
         }
     }

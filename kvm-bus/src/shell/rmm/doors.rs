@@ -81,7 +81,9 @@ async fn serve(
     };
     let (attached, session) = match answer {
         Ok((attached, id, pieces)) => (attached, Some((id, pieces))),
-        Err(error) => (Attached { blade: None, writes: false, error: Some(error) }, None),
+        Err(error) => {
+            (Attached { blade: None, writes: false, line: None, error: Some(error) }, None)
+        }
     };
     let mut line = serde_json::to_vec(&attached).map_err(io::Error::other)?;
     line.push(b'\n');
@@ -235,15 +237,15 @@ async fn serve_telnet(
         size: (0, 0),
         out,
     };
-    let id = match ask(door, newcomer, Some(blade), 0).await {
-        Ok((id, Attached { writes: true, .. })) => id,
+    let (id, line) = match ask(door, newcomer, Some(blade), 0).await {
+        Ok((id, Attached { writes: true, line, .. })) => (id, line.unwrap_or_default()),
         Ok((id, _)) => {
             let _ = door.send(Request::Gone(id)).await;
             return stream.write_all(b"Port already in use\r\n").await;
         }
         Err(why) => return stream.write_all(format!("{why}\r\n").as_bytes()).await,
     };
-    let done = relay_telnet(&mut stream, id, &mut pieces, door).await;
+    let done = relay_telnet(&mut stream, id, line, &mut pieces, door).await;
     let _ = door.send(Request::Gone(id)).await;
     done
 }
@@ -251,10 +253,11 @@ async fn serve_telnet(
 async fn relay_telnet(
     stream: &mut tokio::net::TcpStream,
     id: u64,
+    line: ConsoleSettings,
     pieces: &mut mpsc::Receiver<Piece>,
     door: &mpsc::Sender<Request>,
 ) -> io::Result<()> {
-    let (mut telnet, first) = Telnet::new(ConsoleSettings::default());
+    let (mut telnet, first) = Telnet::new(line);
     stream.write_all(&first).await?;
     let mut buffer = [0; MAX_DATA];
     loop {

@@ -4,6 +4,7 @@
 mod act;
 pub mod control;
 mod doors;
+mod event;
 mod keyboard;
 mod state;
 mod status;
@@ -275,6 +276,7 @@ impl Daemon {
 
     fn gone(&mut self, id: u64) {
         let Some(viewer) = self.hub.viewers.remove(&id) else { return };
+        self.set_back(&viewer);
         if viewer.writes && viewer.what == crate::attach::What::Screen {
             // Whoever held a key there holds it no more.
             self.rmm.release_keys(self.clock.now());
