@@ -2,13 +2,16 @@
 //! `console` and `screen`: this terminal at a console of a blade, or at its screen.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use daemon_kit::table::printable;
+use kernel_abi::async_fd;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Stdin};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -96,7 +99,7 @@ pub async fn sit(what: What, blade: Option<String>, args: &AttachArgs) -> anyhow
 async fn relay(mut stream: UnixStream, what: What) -> anyhow::Result<String> {
     let mut packets = Packets::default();
     let (mut buffer, mut typed) = ([0; MAX_DATA], [0; MAX_DATA]);
-    let mut input = tokio::io::stdin();
+    let mut input = Input::new();
     let mut resized = signal(SignalKind::window_change())?;
     let mut open = true;
     loop {
@@ -144,6 +147,42 @@ fn size() -> (u8, u8) {
     let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) else { return (0, 0) };
     let small = |n: u16| u8::try_from(n).unwrap_or(u8::MAX);
     (small(size.ws_col), small(size.ws_row))
+}
+
+/// What is typed. A thread that waits for it, as tokio has it, costs two turns of the scheduler for each key.
+enum Input {
+    Here(AsyncFd<OwnedFd>),
+    /// A file, of which epoll(7) knows nothing.
+    ByThread(Stdin),
+}
+
+impl Input {
+    fn new() -> Self {
+        let own = io::stdin().as_fd().try_clone_to_owned();
+        // Read only when poll(2) says that there is something, it need not be non-blocking.
+        let here = own.and_then(async_fd::watch_readable);
+        here.map_or_else(|_| Self::ByThread(tokio::io::stdin()), Self::Here)
+    }
+
+    /// None at the end. Cancel safe.
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let fd = match self {
+            Self::ByThread(stdin) => return stdin.read(buffer).await,
+            Self::Here(fd) => fd,
+        };
+        loop {
+            let mut ready = fd.readable().await?;
+            // It is not set to non-blocking, as that would be so for all who have the terminal.
+            if is_ready(fd.get_ref().as_fd())? {
+                return Ok(nix::unistd::read(fd.get_ref(), buffer)?);
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+fn is_ready(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
 }
 
 /// The terminal in raw mode, until it is dropped.
