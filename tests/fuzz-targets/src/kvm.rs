@@ -43,8 +43,19 @@ pub fn kvm_frame(data: &[u8]) -> Reached {
             reached.insert(name);
         }
     }
+    for piece in stream.split(|byte| *byte == 0) {
+        if let Err(error) = Frame::decode(piece) {
+            assert!(error.to_string().starts_with("a frame "));
+        }
+    }
     for frame in frames {
         reached.insert("frame");
+        reached.insert(match frame.dst {
+            Addr::ALL => "for all",
+            dst if dst.is_rmm() => "for an RMM",
+            _ => "for a blade",
+        });
+        assert!([frame.src, frame.dst].iter().all(|addr| !addr.to_string().is_empty()));
         assert_eq!(Decoder::default().feed(&frame.encode()), std::slice::from_ref(&frame));
         messages(&frame, &mut reached);
     }
@@ -139,7 +150,8 @@ pub fn kvm_telnet(data: &[u8]) -> Reached {
     reached
 }
 
-/// Keys and times, three bytes each, to the hot keys; and the same bytes to the commands of a console.
+/// Keys and times, three bytes each (the second: down, and whether it is said again), to the hot keys; and the same bytes to
+/// the commands of a console.
 ///
 /// # Panics
 /// Where a key stays down at the blade because only its release was swallowed, or pieces of a console's input matter.
@@ -152,14 +164,22 @@ pub fn kvm_hotkey(data: &[u8]) -> Reached {
     for entry in data.chunks_exact(3) {
         let [code, state, after] = [entry[0], entry[1], entry[2]];
         let (code, down) = (u16::from(code & 0x7f), state & 1 == 1);
-        // A keyboard says no key twice.
-        if down != down_at_operator.insert(code) && down {
+        let was_down = down_at_operator.contains(&code);
+        // A key is said to be down again only by a kernel that repeats it, and not while a command is typed.
+        let again = down && was_down && state & 2 == 2 && !keys.is_command();
+        if was_down == down && !again {
             continue;
         }
-        if !down && !{ down_at_operator.remove(&code) } {
-            continue;
+        if down {
+            down_at_operator.insert(code);
+        } else {
+            down_at_operator.remove(&code);
+        }
+        if again {
+            reached.insert("said again");
         }
         now += u64::from(after) * 10_000;
+        let in_command = keys.is_command();
         match keys.key(now, code, down) {
             Outcome::Pass if down => {
                 reached.insert("passed");
@@ -178,6 +198,9 @@ pub fn kvm_hotkey(data: &[u8]) -> Reached {
                     Pick::Previous => "previous",
                 });
             }
+        }
+        if in_command && !keys.is_command() {
+            reached.insert("command ended");
         }
         assert!(down_at_blade.is_subset(&down_at_operator), "stuck: {down_at_blade:?}");
     }

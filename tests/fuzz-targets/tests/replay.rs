@@ -427,6 +427,9 @@ fn kvm_frame_corpus() {
             "version",
             "fields",
             "frame",
+            "for all",
+            "for an RMM",
+            "for a blade",
             "hello",
             "welcome",
             "to an LMC",
@@ -450,7 +453,16 @@ fn kvm_hotkey_corpus() {
     replay(
         "kvm_hotkey",
         kvm_hotkey,
-        &["passed", "swallowed", "named", "next", "previous", "command"],
+        &[
+            "passed",
+            "swallowed",
+            "said again",
+            "command ended",
+            "named",
+            "next",
+            "previous",
+            "command",
+        ],
     );
 }
 

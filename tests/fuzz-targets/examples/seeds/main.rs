@@ -14,6 +14,7 @@ mod devices;
 mod devintf;
 mod drive;
 mod group;
+mod kvm;
 mod monitor;
 mod nbd;
 mod secure_link;
@@ -27,6 +28,7 @@ fn main() {
     devices::write();
     drive::write();
     group::write();
+    kvm::write();
     monitor::write();
     nbd::write();
     secure_link::write();
