@@ -2,11 +2,13 @@
 """The commands `run`, `shell` and `scenarios`; see tests/lab/README.md."""
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from session import MachineEnded, Request, Session, say
 
 SCRIPT_LIMIT = 600  # seconds, without --timeout
 CONSOLE_TAIL = 60  # lines
+BESIDE = "beside"  # folder of the second machine in that of the first
 GUEST_PATH = "/mnt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -33,6 +36,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     parser.add_argument("--cpus", type=int, default=2, metavar="N")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep /mnt/out and the logs there")
+    parser.add_argument("--machines", type=int, choices=(1, 2), default=1, help="2: another one beside it")
     debs = parser.add_mutually_exclusive_group()
     debs.add_argument(
         "--debs", type=Path, metavar="DIR", help="install these packages, not those of 'make packages'"
@@ -109,11 +113,11 @@ def _script(path: Path) -> tuple[list[str], list[Share]]:
     return argv, [Share("script", script.parent)]
 
 
-def _request(command: str, options: argparse.Namespace) -> tuple[Request, list[Share]]:
-    """What to run in the guest, and the folders that only this needs."""
+def _requests(command: str, options: argparse.Namespace) -> list[tuple[Request, list[Share], int]]:
+    """What to run in guests, a boot each: the command, the folders that only this needs, and how many machines."""
     if command == "run":
         argv, shares = _script(options.script)
-        return Request(argv + options.args, limit=options.timeout), shares
+        return [(Request(argv + options.args, limit=options.timeout), shares, options.machines)]
     if command == "shell":
         argv, shares = ["bash"], []
         if options.first:
@@ -121,24 +125,38 @@ def _request(command: str, options: argparse.Namespace) -> tuple[Request, list[S
             argv = ["bash", "-c", '"$@" </dev/null; status=$?; bash; exit $status', "shell", *script]
         if os.isatty(0):
             say("a root shell in the guest; Ctrl-] or 'exit' ends it")
-        return Request(argv, terminal=os.isatty(0), stdin=True), shares
-    chosen = scenarios.choose(options.names, options.full)
-    argv = ["/mnt/tests/lab/guest/scenarios"]
-    argv += [f"{each.name}:{each.limit}" for each in chosen]
-    return Request(argv, limit=scenarios.limit(chosen)), []
+        return [(Request(argv, terminal=os.isatty(0), stdin=True), shares, options.machines)]
+    requests = []
+    for machines in (1, 2):
+        chosen = [
+            each for each in scenarios.choose(options.names, options.full) if each.machines == machines
+        ]
+        if chosen:
+            argv = ["/mnt/tests/lab/guest/scenarios", *(f"{each.name}:{each.limit}" for each in chosen)]
+            requests.append((Request(argv, limit=scenarios.limit(chosen)), [], machines))
+    return requests
 
 
-def _execute(command: str, options: argparse.Namespace, run_folder: Path, processes: Processes) -> int:
+def _execute(
+    command: str,
+    options: argparse.Namespace,
+    what: tuple[Request, list[Share], int],
+    run_folder: Path,
+    processes: Processes,
+) -> int:
     begun = time.monotonic()
-    # What the caller got wrong shows before anything slow is begun.
-    request, shares = _request(command, options)
-    shares += _packages(options) + _shares(options, run_folder)
+    request, shares, machines = what
+    shares = shares + _packages(options) + _shares(options, run_folder)
     debian = image.get(processes)
     accelerator = accel.choose(options.accel, debian, run_folder, processes)
     request = replace(request, env=_guest_environment(options, accelerator))
     bmc_device = bmc.start(options.bmc, run_folder, processes)
     blade = Machine(debian, accelerator, options.cpus, run_folder, shares, bmc_device)
+    if machines == 2:
+        blade.of_two = 0
     session = Session(blade, processes)
+    if machines == 2:
+        _beside(blade, request, processes)
     state = session.wait_for_boot()
     say(
         f"guest {state} after {time.monotonic() - begun:.1f} s "
@@ -158,6 +176,26 @@ def _execute(command: str, options: argparse.Namespace, run_folder: Path, proces
     return status
 
 
+def _beside(first: Machine, request: Request, processes: Processes) -> None:
+    """A second machine, which does what the first one's scripts tell it (guest/beside), until the run ends."""
+    folder = first.run_folder / BESIDE
+    folder.mkdir()
+    # What an earlier run has left in the same --out would be done once more.
+    out = next(share.folder for share in first.shares if share.name == "out")
+    shutil.rmtree(out / BESIDE, ignore_errors=True)
+    bmc_device = bmc.start("none", folder, processes)
+    session = Session(replace(first, run_folder=folder, bmc=bmc_device, of_two=1), processes)
+    serve = replace(request, argv=["/mnt/tests/lab/guest/beside"], limit=None, terminal=False, stdin=False)
+
+    def follow() -> None:
+        # When it ends before the run does, the first machine's scripts find that it does not answer.
+        with contextlib.suppress(MachineEnded, LabError):
+            session.wait_for_boot()
+            session.run(serve)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def _show_console(run_folder: Path) -> None:
     """The end of what the guest's kernel said, which is nothing when all is well."""
     console = run_folder / "console.log"
@@ -175,13 +213,21 @@ def _keep_logs(run_folder: Path, out: Path | None) -> None:
     if out and out.is_dir():
         for log in run_folder.glob("*.log"):
             shutil.copy(log, out / f"lab-{log.name}")
+        for log in (run_folder / BESIDE).glob("*.log"):
+            shutil.copy(log, out / f"lab-{BESIDE}-{log.name}")
 
 
 def _run(command: str, options: argparse.Namespace) -> int:
+    # What the caller got wrong shows before anything slow is begun.
+    requests = _requests(command, options)
+    return max(_boot(command, options, request) for request in requests)
+
+
+def _boot(command: str, options: argparse.Namespace, request: tuple[Request, list[Share], int]) -> int:
     with paths.RunFolder() as run_folder:
         try:
             with Processes() as processes:
-                return _execute(command, options, run_folder, processes)
+                return _execute(command, options, request, run_folder, processes)
         except TimedOut:
             say("the script did not end within its limit")
             _show_console(run_folder)

@@ -13,6 +13,8 @@ MEMORY_MB = 1500
 # Serial lines of the machine from itself to itself: line N joins ttyS(4+2N) and ttyS(5+2N).
 LINES = 10
 PORTS_OF_CARD = 4
+# Of two machines, the lines that join them, and which port of each is the first machine's (0 or 1); the other is the second's.
+ACROSS = {0: 0, 3: 1, 7: 0}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Machine:
     run_folder: Path
     shares: list[Share] = field(default_factory=list)
     bmc: list[str] = field(default_factory=list)
+    # Of two machines the first or the second, 0 or 1.
+    of_two: int | None = None
 
     @property
     def console(self) -> Path:
@@ -65,7 +69,7 @@ class Machine:
             f"file={escape(self.image.folder / 'root.img')},format=raw,if=virtio,snapshot=on",
             *("-device", "virtio-serial-pci"),
             *port(channel.PORT, f"path={escape(self.agent_socket)}"),
-            *serial_lines(self.run_folder),
+            *serial_lines(self.run_folder, self.of_two),
             *self.bmc,
         ]
         for share in self.shares:
@@ -83,13 +87,22 @@ def base(image: Image, accel: str, console: Path) -> list[str]:
     ]
 
 
-def serial_lines(folder: Path) -> list[str]:
-    """Cards of 16550s, whose ports are joined two by two. QEMU passes bytes on as fast as it can, whatever the speed."""
+def serial_lines(folder: Path, of_two: int | None) -> list[str]:
+    """Cards of 16550s, whose ports are joined two by two, of two machines some with one another. QEMU passes bytes on as
+    fast as it can, whatever the speed."""
     arguments = []
     for line in range(LINES):
-        socket = f"path={escape(folder / f'line{line}.sock')}"
-        arguments += ["-chardev", f"socket,id=line{2 * line},{socket},server=on,wait=off"]
-        arguments += ["-chardev", f"socket,id=line{2 * line + 1},{socket}"]
+        ports = [f"socket,id=line{2 * line},path={escape(folder / f'line{line}.sock')},server=on,wait=off"]
+        ports.append(f"socket,id=line{2 * line + 1},path={escape(folder / f'line{line}.sock')}")
+        if of_two is not None and line in ACROSS:
+            # The second machine lies in a folder of the first, which is started before it.
+            place = escape((folder.parent if of_two else folder) / f"across{line}.sock")
+            ours = ACROSS[line] ^ of_two
+            listens = "" if of_two else ",server=on,wait=off"
+            ports[ours] = f"socket,id=line{2 * line + ours},path={place}{listens}"
+            ports[1 - ours] = f"null,id=line{2 * line + 1 - ours}"
+        for each in ports:
+            arguments += ["-chardev", each]
     for first in range(0, 2 * LINES, PORTS_OF_CARD):
         ports = [f"chardev{at + 1}=line{first + at}" for at in range(PORTS_OF_CARD)]
         arguments += ["-device", ",".join(["pci-serial-4x", *ports])]

@@ -24,6 +24,7 @@ class Scenario:
     name: str
     limit: int  # seconds
     full: bool  # runs only with --full, or by name
+    machines: int  # one, or two whose lines are joined
 
 
 def choose(names: list[str], full: bool) -> list[Scenario]:
@@ -49,4 +50,7 @@ def _read(path: Path) -> Scenario:
     header = re.match(r"(?:#.*\n)*", path.read_text())[0]
     limit = re.search(r"^# limit: (\d+)", header, re.M)
     full = re.search(r"^# profile: full\b", header, re.M)
-    return Scenario(path.stem, int(limit[1]) if limit else DEFAULT_LIMIT, bool(full))
+    machines = re.search(r"^# machines: ([12])\b", header, re.M)
+    return Scenario(
+        path.stem, int(limit[1]) if limit else DEFAULT_LIMIT, bool(full), int(machines[1]) if machines else 1
+    )
