@@ -132,15 +132,17 @@ pub fn state(away: Option<Why>) -> &'static str {
 impl MemberReport {
     fn new(member: MemberStatus, now: Micros) -> Self {
         let MemberStatus { name, address, away, since, linked, eligible, active, .. } = member;
+        let for_s = now.saturating_sub(since) / 1_000_000;
         Self {
             name: name.to_string(),
             address: address.to_string(),
             state: match away {
-                Some(Why::Silent | Why::NeverMet) if linked => DEAF,
+                // For a while links outlast the beats.
+                Some(Why::Silent | Why::NeverMet) if linked && for_s >= 2 => DEAF,
                 _ => state(away),
             }
             .to_owned(),
-            for_s: now.saturating_sub(since) / 1_000_000,
+            for_s,
             linked,
             eligible,
             active,

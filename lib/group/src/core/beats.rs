@@ -95,11 +95,26 @@ impl Core {
         let interval = Micros::from(beat.interval).saturating_mul(1000).max(BEAT);
         let here = Here { since: now, heard: now, acked: echo.sent, interval, probed: 0 };
         if now < here.dead_at() {
+            let parted = peer.lingers();
             peer.presence = Presence::Here(here);
             self.counters.came += 1;
             self.out.push(Action::Tell(Notice::Here(name.clone())));
+            if parted {
+                // It may count this member already.
+                self.give_way(now, name, beat.manager.as_ref(), beat.sees.saturating_sub(1));
+            }
             // It waits for the same.
             self.send_beat(now, name, false);
+        }
+    }
+
+    /// Of a group that was parted the larger part keeps its manager for now. `sees` is how many are in the other's, without this
+    /// member.
+    pub(super) fn give_way(&mut self, now: Micros, name: &Name, manager: Option<&Name>, sees: u8) {
+        let other = manager.is_some() && manager != self.manager.as_ref();
+        if other && self.sees_besides(name) < sees {
+            self.eligibility.hold_down(now);
+            self.elect(now);
         }
     }
 

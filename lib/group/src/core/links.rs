@@ -43,10 +43,7 @@ impl Core {
                 }
                 // The shell's own limits passed long ago.
                 Link::Connecting { since } if now >= since + CONNECT => peer.back_off(now),
-                // A link without beats says nothing of whether the other end still has it.
-                Link::Up { since, .. } if peer.here().is_none() && now >= since + CONNECT => {
-                    silent.push(name.clone());
-                }
+                _ if peer.given_up_at().is_some_and(|at| now >= at) => silent.push(name.clone()),
                 _ => {}
             }
             let Some(here) = peer.here_mut() else { continue };

@@ -264,7 +264,7 @@ impl Core {
             let link = match peer.link {
                 Link::None { attempt_at } => Some(attempt_at),
                 Link::Connecting { since } => Some(since + timing::CONNECT),
-                Link::Up { since, .. } => peer.here().is_none().then_some(since + timing::CONNECT),
+                Link::Up { .. } => peer.given_up_at(),
             };
             [link, peer.here().map(peer::Here::look_at)]
         });
@@ -295,13 +295,18 @@ impl Core {
 
     fn remove(&mut self, now: Micros, name: &Name, why: Why) {
         let Some(peer) = self.peers.get_mut(name) else { return };
-        if let Link::Up { id, .. } = peer.link {
+        let was_here = peer.here().is_some();
+        // Its beats may come again at once: the link stays for a while.
+        let lingers = was_here && why == Why::Silent;
+        if let Link::Up { id, .. } = peer.link
+            && !lingers
+        {
             self.out.push(Action::Close(name.clone(), id));
+            peer.pushing = false;
             peer.back_off(now);
         }
-        (peer.pushing, peer.flags) = (false, crate::wire::Flags::default());
+        peer.flags = crate::wire::Flags::default();
         (peer.manager, peer.time) = (None, None);
-        let was_here = peer.here().is_some();
         peer.presence = match peer.presence {
             Presence::Away { since, .. } => Presence::Away { since, why },
             Presence::Here(_) => Presence::Away { since: now, why },

@@ -8,7 +8,9 @@ use secure_link::Name;
 use super::Counters;
 use super::clock::Offset;
 use super::records::Mirror;
-use super::timing::{BEAT, GRACE, PROBE, RETRY, RETRY_HERE, RETRY_MOST, suspect_after};
+use super::timing::{
+    BEAT, CONNECT, GRACE, LINGER, PROBE, RETRY, RETRY_HERE, RETRY_MOST, suspect_after,
+};
 use crate::wire::{Beat, Echo, Flags, Life, Micros};
 
 /// Most networks that members have in common.
@@ -172,6 +174,25 @@ impl Peer {
         match self.link {
             Link::Up { id, .. } => Some(id),
             _ => None,
+        }
+    }
+
+    /// When the link is given up, as nothing says that its other end still has it: no beats have come with it, or none
+    /// come any more.
+    pub fn given_up_at(&self) -> Option<Micros> {
+        match (self.link, self.presence) {
+            (Link::Up { since: up, .. }, Presence::Away { since, .. }) => {
+                Some((up + CONNECT).max(since + LINGER))
+            }
+            _ => None,
+        }
+    }
+
+    /// Its link is there still, and its beats stopped for a while.
+    pub fn lingers(&self) -> bool {
+        match (self.link, self.presence) {
+            (Link::Up { since: up, .. }, Presence::Away { since, .. }) => since > up,
+            _ => false,
         }
     }
 

@@ -57,11 +57,8 @@ impl Core {
         if peer.sent.is_some_and(|sent| sent < self.records.version()) {
             self.counters.repaired += 1;
         }
-        let other = welcome.manager.is_some() && welcome.manager != self.manager;
-        if other && !again && self.sees_besides(name) < welcome.sees {
-            // The larger part of the group keeps its manager for now.
-            self.eligibility.hold_down(now);
-            self.elect(now);
+        if !again {
+            self.give_way(now, name, welcome.manager.as_ref(), welcome.sees);
         }
         if let Some(yours) = welcome.yours.filter(|yours| older(self.life, *yours)) {
             self.raise(yours.epoch);
@@ -157,16 +154,17 @@ fn older(life: Life, known: Life) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::election::Standing;
-    use super::super::timing::{ALONE, HOLD_DOWN};
+    use super::super::timing::{ALONE, BEAT, HOLD_DOWN};
     use super::super::{Event, Listed, Options, Replication};
     use super::*;
+    use crate::wire::{Beat, Echo, Flags};
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
     }
 
-    /// A manager that was alone with another, of a group of five, meets one that sees `sees` members and has another manager.
-    fn meets(sees: u8) -> Standing {
+    /// A manager without any other of its group of five.
+    fn alone() -> Core {
         let own = name("blade1");
         let life = Life { epoch: 1, nonce: 1 };
         let options = Options { own, life, replication: Replication::All, leads: true };
@@ -179,18 +177,66 @@ mod tests {
         let _ = core.handle(ALONE, Event::Tick);
         let _ = core.handle(2 * ALONE, Event::Tick);
         assert_eq!(core.manager, Some(name("blade1")), "it is alone");
-        let now = 3 * ALONE;
-        let _ = core.handle(now, Event::Linked(name("blade2"), 1));
+        core
+    }
+
+    fn welcome(manager: Option<Name>, sees: u8) -> Welcome {
         let life = Life { epoch: 1, nonce: 2 };
-        let manager = Some(name("blade2"));
-        let welcome = Welcome { life, yours: None, have: None, wants: true, manager, sees };
-        let _ = core.handle(now, Event::Message(name("blade2"), 1, Message::Welcome(welcome)));
+        Welcome { life, yours: None, have: None, wants: true, manager, sees }
+    }
+
+    /// It meets one that sees `sees` members and has another manager.
+    fn meets(sees: u8) -> Standing {
+        let (mut core, now) = (alone(), 3 * ALONE);
+        let _ = core.handle(now, Event::Linked(name("blade2"), 1));
+        let welcome = Message::Welcome(welcome(Some(name("blade2")), sees));
+        let _ = core.handle(now, Event::Message(name("blade2"), 1, welcome));
         core.eligibility.standing().1
+    }
+
+    /// The same after both heard nothing of each other for so short a time that their link stayed.
+    fn hears_again(sees: u8) -> (Standing, Micros) {
+        let mut core = alone();
+        let blade2 = name("blade2");
+        let mut now = 3 * ALONE;
+        let _ = core.handle(now, Event::Linked(blade2.clone(), 1));
+        let welcome = Message::Welcome(welcome(None, 1));
+        let _ = core.handle(now, Event::Message(blade2.clone(), 1, welcome));
+        let beat = |now, manager: &str, sees| Beat {
+            sent: now,
+            epoch: 1,
+            echo: Some(Echo { sent: now, arrived: now }),
+            probe: false,
+            interval: 100,
+            flags: Flags::default(),
+            manager: Some(name(manager)),
+            sees,
+            version: 0,
+            hash: 0,
+            have: 0,
+            time: 0,
+            time_error: None,
+        };
+        let first = Event::Beat(blade2.clone(), 0, beat(now, "blade1", 2));
+        let _ = core.handle(now, first);
+        assert!(core.peers[&blade2].here().is_some(), "it answers");
+        while core.peers[&blade2].here().is_some() {
+            now += BEAT / 2;
+            let _ = core.handle(now, Event::Tick);
+        }
+        assert!(core.peers[&blade2].lingers(), "its link is there still");
+        let again = Event::Beat(blade2.clone(), 0, beat(now, "blade2", sees));
+        let _ = core.handle(now, again);
+        assert!(core.peers[&blade2].here().is_some(), "it is here without another link");
+        (core.eligibility.standing().1, now)
     }
 
     #[test]
     fn the_larger_part_of_a_group_keeps_its_manager_for_a_while() {
         assert_eq!(meets(4), Standing::Waiting(Some(3 * ALONE + HOLD_DOWN)));
         assert_eq!(meets(1), Standing::Eligible, "of two as large as one another the first stays");
+        let (standing, now) = hears_again(5);
+        assert_eq!(standing, Standing::Waiting(Some(now + HOLD_DOWN)));
+        assert_eq!(hears_again(2).0, Standing::Eligible, "it sees two with this member");
     }
 }

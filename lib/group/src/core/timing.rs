@@ -43,6 +43,9 @@ pub const RETRY_MOST: Micros = 2_000 * MS;
 /// A connection that says nothing is given up: what takes four messages takes no longer, and the shell's own limit
 /// for a handshake lies below.
 pub const CONNECT: Micros = 4_000 * MS;
+/// So long a link is kept when the beats of its other end have stopped: on machines that are too busy for beats, another
+/// handshake for each silence would keep them so.
+pub const LINGER: Micros = 1_000 * MS;
 /// A link is replaced after this long, with new keys: what is later found in a machine's memory does not open
 /// what was said before.
 pub const RENEW: Micros = 3_600_000 * MS;

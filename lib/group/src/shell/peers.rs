@@ -98,6 +98,7 @@ impl Member {
             && peer.link.as_ref().is_some_and(|link| link.id == id)
         {
             (peer.link, peer.admitted, peer.dialled) = (None, None, None);
+            self.forget_session(name);
             self.fail_calls(id);
         }
     }

@@ -197,7 +197,10 @@ impl Member {
             Notice::Here(member) => info!(%member, "a member is here"),
             Notice::Away(member, why) => {
                 info!(%member, ?why, "a member is away");
-                self.forget_session(member);
+                // With its link its beats can come again.
+                if self.peers.get(member).is_none_or(|peer| peer.link.is_none()) {
+                    self.forget_session(member);
+                }
             }
             Notice::Manager(manager) => {
                 let manager = manager.as_ref().map_or("-", Name::as_str);

@@ -254,7 +254,10 @@ impl World {
                 }
                 Action::Send(to, id, message) => self.send(of, number(&to), id, message),
                 Action::Beat(to, beat) => self.beat(of, number(&to), &beat),
-                Action::Close(_, id) => self.close(of, id),
+                Action::Close(peer, id) => {
+                    self.close(of, id);
+                    self.forget(of, number(&peer));
+                }
                 Action::Persist(epoch) => {
                     self.nodes[of].written = epoch;
                     let after = 1000 + self.rng.below(50_000);
@@ -263,7 +266,7 @@ impl World {
                 }
                 Action::Tell(notice) => {
                     if let Notice::Away(peer, _) = &notice {
-                        self.nodes[of].sessions.remove(&number(peer));
+                        self.forget(of, number(peer));
                     }
                     self.log(|| format!("{of}: {notice:?}"));
                     self.noticed(of, &notice)?;
@@ -282,6 +285,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Beats of a member that is away are sealed as long as its link is there.
+    fn forget(&mut self, of: usize, peer: usize) {
+        let Some(id) = self.nodes[of].sessions.get(&peer) else { return };
+        let open = |link: &Link| link.open[usize::from(link.ends[0] != of)];
+        if !self.network.links.get(id).is_some_and(open) {
+            self.nodes[of].sessions.remove(&peer);
+        }
     }
 
     fn beat(&mut self, from: usize, to: usize, beat: &Beat) {
