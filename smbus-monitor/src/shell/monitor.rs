@@ -158,9 +158,10 @@ impl Monitor {
         self.is_manager.load(Ordering::Acquire)
     }
 
-    /// Another member's alert came, changed, or is over; its own log has that, and we tell of it if that is ours to do.
+    /// Another member's alert came, changed, or is over; its own log has that, and the manager tells of it. Who has just
+    /// started, and knows of no manager yet, tells of its own alone.
     pub fn heard(&self, inner: &mut Inner, kind: Kind, alert: Alert) {
-        if !inner.tells || self.links.get().is_none() {
+        if !self.manages() || self.links.get().is_none() {
             return;
         }
         let severity = (kind != Kind::Cleared).then_some(alert.severity);
