@@ -22,13 +22,18 @@ const EARLY: usize = 3;
 pub struct RoundTrip {
     smooth: Option<(Micros, Micros)>,
     most: Micros,
+    /// How often the timeout was doubled since the last sample; never for what goes first.
+    doubled: Option<u8>,
+    /// Until when it is not doubled again: all that were sent together are late together.
+    until: Micros,
 }
 
 impl RoundTrip {
     /// Of the classes that go first, or of those behind them.
     #[must_use]
     pub fn new(first: bool) -> Self {
-        Self { smooth: None, most: if first { MOST_RTO } else { MOST_RTO_BEHIND } }
+        let (most, doubled) = if first { (MOST_RTO, None) } else { (MOST_RTO_BEHIND, Some(0)) };
+        Self { smooth: None, most, doubled, until: 0 }
     }
 
     /// One was measured.
@@ -37,6 +42,16 @@ impl RoundTrip {
             None => (took, took / 2),
             Some((mean, spread)) => ((7 * mean + took) / 8, (3 * spread + mean.abs_diff(took)) / 4),
         });
+        self.doubled = self.doubled.map(|_| 0);
+    }
+
+    /// One took longer than the timeout. When a line fills, all do, none of them gives a sample (Karn), and so all would be
+    /// sent twice from then on (RFC 6298, 5.5).
+    fn late(&mut self, now: Micros) {
+        if now >= self.until {
+            self.doubled = self.doubled.map(|doubled| (doubled + 1).min(6));
+            self.until = now + self.timeout();
+        }
     }
 
     /// The smoothed time, if any was measured.
@@ -48,9 +63,10 @@ impl RoundTrip {
     /// How long to wait for an acknowledgement.
     #[must_use]
     pub fn timeout(&self) -> Micros {
-        self.smooth.map_or(FIRST_RTO, |(mean, spread)| {
+        let once = self.smooth.map_or(FIRST_RTO, |(mean, spread)| {
             (mean + (4 * spread).max(LEAST_RTO)).clamp(LEAST_RTO, self.most)
-        })
+        });
+        (once << self.doubled.unwrap_or(0)).min(self.most)
     }
 }
 
@@ -130,13 +146,19 @@ impl Sender {
     }
 
     /// The messages that are to be sent again now.
-    pub fn again(&mut self, now: Micros, trip: &RoundTrip) -> Vec<(u16, Vec<u8>)> {
+    pub fn again(&mut self, now: Micros, trip: &mut RoundTrip) -> Vec<(u16, Vec<u8>)> {
         let mut again = vec![];
+        // The oldest stands for all that were sent with it.
+        let oldest = self.slots.iter().find(|slot| !slot.arrived);
+        if oldest.is_some_and(|slot| slot.due <= now && slot.passed < EARLY) {
+            trip.late(now);
+        }
         for (at, slot) in self.slots.iter_mut().enumerate() {
             if slot.arrived || slot.due > now {
                 continue;
             }
-            slot.due = now + (trip.timeout() << slot.tries.min(6)).min(trip.most);
+            let doubled = if trip.doubled.is_some() { 0 } else { slot.tries.min(6) };
+            slot.due = now + (trip.timeout() << doubled).min(trip.most);
             slot.tries = slot.tries.saturating_add(1);
             again.push((self.first.wrapping_add(at as u16), slot.payload.clone()));
         }
@@ -226,15 +248,43 @@ mod tests {
         let (next, bitmap) = receiver.state();
         sender.acknowledged(ms(30), next, bitmap, &mut trip);
         assert_eq!(trip.mean(), Some(ms(30)));
-        let again: Vec<_> = sender.again(ms(30), &trip).into_iter().map(|(_, p)| p[0]).collect();
+        let again: Vec<_> =
+            sender.again(ms(30), &mut trip).into_iter().map(|(_, p)| p[0]).collect();
         assert_eq!(again, [2], "three later ones arrived");
-        let again: Vec<_> = sender.again(ms(100), &trip).into_iter().map(|(_, p)| p[0]).collect();
+        let again: Vec<_> =
+            sender.again(ms(100), &mut trip).into_iter().map(|(_, p)| p[0]).collect();
         assert_eq!(again, [5, 7]);
         assert!(receiver.receive(u16::MAX, vec![2]));
         assert_eq!(
             (receiver.take(), receiver.take(), receiver.take()),
             (Some(vec![2]), Some(vec![3]), Some(vec![4]))
         );
+    }
+
+    /// How often each of ten messages is sent, one after the other, when the way there and back takes half a second of a
+    /// sudden.
+    fn sends(first: bool) -> Vec<usize> {
+        let mut trip = RoundTrip::new(first);
+        trip.sample(ms(5));
+        let (mut sender, mut now) = (Sender::default(), 0);
+        let one = |_| {
+            let seq = sender.push(now, trip.timeout(), vec![1]);
+            let (taken, mut sent) = (now + ms(500), 1);
+            while sender.due().is_some_and(|due| due < taken) {
+                now = sender.due().unwrap();
+                sent += sender.again(now, &mut trip).len();
+            }
+            now = taken;
+            sender.acknowledged(now, seq.wrapping_add(1), 0, &mut trip);
+            sent
+        };
+        (0..10).map(one).collect()
+    }
+
+    #[test]
+    fn a_line_that_fills_up_is_not_filled_with_the_same() {
+        assert_eq!(sends(false)[3..], [1; 7]);
+        assert!(sends(true)[9] > 1, "what goes first is sent again soon, come what may");
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Link {
     /// Sends what is due.
     pub fn tick(&mut self, now: Micros, out: &mut Vec<Frame>) {
         for class in RELIABLE {
-            let trip = &self.trips[behind(class)];
+            let trip = &mut self.trips[behind(class)];
             for (seq, payload) in self.senders[class as usize].again(now, trip) {
                 self.again += 1;
                 out.push(self.data(class, seq, payload));
