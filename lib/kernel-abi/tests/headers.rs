@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Compares our layouts and numbers with the kernel headers installed on this machine, by asking the C compiler.
-#![cfg(all(feature = "cuse", feature = "i2c", feature = "ipmi_devintf", feature = "tty_lines"))]
+#![cfg(all(
+    feature = "cuse",
+    feature = "hid",
+    feature = "i2c",
+    feature = "ipmi_devintf",
+    feature = "tty_lines"
+))]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeMap;
@@ -226,4 +232,148 @@ fn i2c_numbers_are_the_headers() {
             ("I2C_FUNC_SMBUS_READ_I2C_BLOCK", i2c::I2C_FUNC_SMBUS_READ_I2C_BLOCK),
         ],
     );
+}
+
+#[test]
+fn hid_layouts_are_the_headers() {
+    use kernel_abi::hid::{self, UhidCreate2Req, UhidGetReportReplyReq, UhidSetReportReq};
+    compare(
+        &["linux/uhid.h", "linux/hidraw.h"],
+        &[
+            ("UHID_DATA_MAX", hid::UHID_DATA_MAX as u64),
+            ("HID_MAX_DESCRIPTOR_SIZE", hid::HID_MAX_DESCRIPTOR_SIZE as u64),
+            ("sizeof(struct uhid_event)", hid::UHID_EVENT_LEN as u64),
+            ("offsetof(struct uhid_create2_req, rd_data)", size_of::<UhidCreate2Req>() as u64),
+            ("offsetof(struct uhid_create2_req, bus)", offset_of!(UhidCreate2Req, bus) as u64),
+            (
+                "offsetof(struct uhid_get_report_reply_req, data)",
+                size_of::<UhidGetReportReplyReq>() as u64,
+            ),
+            (
+                "offsetof(struct uhid_get_report_reply_req, err)",
+                offset_of!(UhidGetReportReplyReq, err) as u64,
+            ),
+            (
+                "offsetof(struct uhid_set_report_reply_req, err)",
+                offset_of!(UhidGetReportReplyReq, err) as u64,
+            ),
+            ("offsetof(struct uhid_set_report_req, data)", size_of::<UhidSetReportReq>() as u64),
+            (
+                "offsetof(struct uhid_set_report_req, rtype)",
+                offset_of!(UhidSetReportReq, rtype) as u64,
+            ),
+            (
+                "offsetof(struct uhid_get_report_req, rtype)",
+                offset_of!(UhidSetReportReq, rtype) as u64,
+            ),
+            ("offsetof(struct uhid_output_req, size)", hid::UHID_DATA_MAX as u64),
+            ("offsetof(struct uhid_input2_req, data)", 2),
+            ("UHID_DESTROY", hid::UHID_DESTROY.into()),
+            ("UHID_START", hid::UHID_START.into()),
+            ("UHID_STOP", hid::UHID_STOP.into()),
+            ("UHID_OUTPUT", hid::UHID_OUTPUT.into()),
+            ("UHID_GET_REPORT", hid::UHID_GET_REPORT.into()),
+            ("UHID_GET_REPORT_REPLY", hid::UHID_GET_REPORT_REPLY.into()),
+            ("UHID_CREATE2", hid::UHID_CREATE2.into()),
+            ("UHID_INPUT2", hid::UHID_INPUT2.into()),
+            ("UHID_SET_REPORT", hid::UHID_SET_REPORT.into()),
+            ("UHID_SET_REPORT_REPLY", hid::UHID_SET_REPORT_REPLY.into()),
+            ("UHID_FEATURE_REPORT", hid::ReportKind::Feature as u64),
+            ("UHID_OUTPUT_REPORT", hid::ReportKind::Output as u64),
+            ("UHID_INPUT_REPORT", hid::ReportKind::Input as u64),
+            (
+                "sizeof(struct hidraw_report_descriptor)",
+                size_of::<hid::HidrawReportDescriptor>() as u64,
+            ),
+            ("sizeof(struct hidraw_devinfo)", size_of::<hid::HidrawDevinfo>() as u64),
+            ("HIDIOCGFEATURE(9)", nix::request_code_readwrite!(b'H', 0x07, 9)),
+            ("HIDIOCGINPUT(9)", nix::request_code_readwrite!(b'H', 0x0a, 9)),
+            ("HIDIOCGOUTPUT(9)", nix::request_code_readwrite!(b'H', 0x0c, 9)),
+            ("HIDIOCSFEATURE(9)", nix::request_code_readwrite!(b'H', 0x06, 9)),
+            ("HIDIOCSINPUT(9)", nix::request_code_readwrite!(b'H', 0x09, 9)),
+            ("HIDIOCSOUTPUT(9)", nix::request_code_readwrite!(b'H', 0x0b, 9)),
+            ("EVIOCGRAB", nix::request_code_write!(b'E', 0x90, 4)),
+        ],
+    );
+}
+
+/// Events as the header's structures have them, byte by byte.
+#[test]
+fn uhid_events_are_the_headers() {
+    use kernel_abi::hid::{Create, FromKernel, ReportKind, ToKernel};
+    let all = |fill: &str| -> Vec<u8> {
+        // In words of eight bytes: each is an expression of its own.
+        let at = |at| {
+            format!(
+                "({{ struct uhid_event e = {{0}}; {fill} unsigned long long w = 0; memcpy(&w, (char *)&e + {at} * 8, 8); w; }})"
+            )
+        };
+        let expressions: Vec<String> = (0..38).chain(512..514).map(at).collect();
+        let told = ask_c(&["string.h", "linux/uhid.h"], &expressions);
+        let mut bytes = vec![0; 514 * 8];
+        for (at, expression) in (0..38).chain(512..514).zip(&expressions) {
+            bytes[at * 8..][..8].copy_from_slice(&told[expression].to_ne_bytes());
+        }
+        bytes
+    };
+    let bytes = |fill: &str, len: usize| all(fill)[..len].to_vec();
+    let create = Create {
+        name: "N",
+        phys: "P",
+        uniq: "U",
+        bus: 3,
+        ids: (0x1d6b, 0x0104),
+        descriptor: &[5, 1],
+    };
+    let fill = "e.type = UHID_CREATE2; e.u.create2.name[0] = 'N'; e.u.create2.phys[0] = 'P'; \
+        e.u.create2.uniq[0] = 'U'; e.u.create2.rd_size = 2; e.u.create2.bus = 3; e.u.create2.vendor = 0x1d6b; \
+        e.u.create2.product = 0x104; e.u.create2.rd_data[0] = 5; e.u.create2.rd_data[1] = 1;";
+    let made = ToKernel::Create(create).encode();
+    assert_eq!(made, bytes(fill, made.len()));
+    let told = [
+        ("e.type = UHID_DESTROY;", ToKernel::Destroy),
+        (
+            "e.type = UHID_INPUT2; e.u.input2.size = 3; memcpy(e.u.input2.data, \"abc\", 3);",
+            ToKernel::Input(b"abc"),
+        ),
+        (
+            "e.type = UHID_GET_REPORT_REPLY; e.u.get_report_reply.id = 7; \
+             e.u.get_report_reply.size = 2; memcpy(e.u.get_report_reply.data, \"xy\", 2);",
+            ToKernel::Got(7, Some(b"xy")),
+        ),
+        (
+            "e.type = UHID_GET_REPORT_REPLY; e.u.get_report_reply.id = 7; e.u.get_report_reply.err = 1;",
+            ToKernel::Got(7, None),
+        ),
+        (
+            "e.type = UHID_SET_REPORT_REPLY; e.u.set_report_reply.id = 8; e.u.set_report_reply.err = 1;",
+            ToKernel::Set(8, false),
+        ),
+    ];
+    for (fill, event) in told {
+        let ours = event.encode();
+        assert_eq!(ours, bytes(fill, ours.len()), "{event:?}");
+    }
+    let from = [
+        ("e.type = UHID_START;", 4, FromKernel::Start),
+        (
+            "e.type = UHID_GET_REPORT; e.u.get_report.id = 9; e.u.get_report.rnum = 4; e.u.get_report.rtype = UHID_FEATURE_REPORT;",
+            20,
+            FromKernel::Get(9, ReportKind::Feature, 4),
+        ),
+        (
+            "e.type = UHID_SET_REPORT; e.u.set_report.id = 9; e.u.set_report.rnum = 4; e.u.set_report.size = 2; \
+             e.u.set_report.rtype = UHID_OUTPUT_REPORT; memcpy(e.u.set_report.data, \"ab\", 2);",
+            20,
+            FromKernel::Set(9, ReportKind::Output, 4, b"ab"),
+        ),
+        (
+            "e.type = UHID_OUTPUT; e.u.output.size = 1; e.u.output.data[0] = 2; e.u.output.rtype = UHID_OUTPUT_REPORT;",
+            4 + 4096 + 3,
+            FromKernel::Output(&[2]),
+        ),
+    ];
+    for (fill, len, event) in from {
+        assert_eq!(FromKernel::decode(&bytes(fill, len)), Some(event));
+    }
 }
