@@ -231,7 +231,7 @@ pub struct HoldArgs {
     /// If several fit, any of them, a free one first
     #[arg(long)]
     pub any: bool,
-    /// A part of it of this type, instead of all of it
+    /// A part of it of this type, or with this node at its unit, instead of all of it
     #[arg(long, value_name = "TYPE")]
     pub function: Option<String>,
     /// Wait if somebody else has it

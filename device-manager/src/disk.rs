@@ -157,8 +157,8 @@ async fn open(task: Task, helper: &Helper) -> Result<(Disk, Carried), String> {
         node,
         read_only,
     };
-    let (answer, fd) = helper.ask_for(request).await.map_err(|error| error.to_string())?;
-    let (Answer::Opened { read_only }, Some(fd)) = (answer, fd) else {
+    let (answer, mut fds) = helper.ask_for(request).await.map_err(|error| error.to_string())?;
+    let (Answer::Opened { read_only }, Some(fd)) = (answer, fds.pop()) else {
         return Err("the helper answers something else".to_owned());
     };
     let disk =

@@ -2,7 +2,7 @@
 //! Any device of any machine of a group, found by pattern and leased to one user at a time.
 //!
 //! * Formats: [`record`] (devices, leases, stamps), [`wire`] (what units, managers and holders tell one
-//!   another), [`streams`] (several connections over one), [`pattern`], [`config`].
+//!   another), [`streams`] (several connections over one), [`hid`] (reports), [`pattern`], [`config`].
 //! * Cores, without clock, socket or file: [`unit::core`] (who owns devices has the last word on leases),
 //!   [`manager::core`] (lists, finders, requests), [`policy`].
 //! * Shells: [`unit::run`], [`manager::run`], [`service::run`], each a process; [`helper`] is the small one that is root.
@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 mod disk;
 pub mod helper;
+pub mod hid;
 mod ktls;
 pub mod link;
 pub mod manager;

@@ -199,6 +199,8 @@ pub struct Function {
 pub const WHOLE: u8 = 0;
 /// The kind of a function that is a disk.
 pub const DISK: &str = "disk";
+/// The kind of one that is a keyboard, a mouse, or another HID device.
+pub const HID: &str = "hid";
 /// The kind of one that is a serial line.
 pub const SERIAL: &str = "serial";
 

@@ -82,7 +82,11 @@ pub async fn pump(line: OwnedFd, mut link: Link) -> io::Result<()> {
     }
 }
 
-async fn read(line: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
+/// What is there, when there is something.
+///
+/// # Errors
+/// The system's.
+pub(crate) async fn read(line: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         let mut ready = line.readable().await?;
         match rustix::io::read(line.get_ref(), &mut *buffer) {
@@ -93,7 +97,11 @@ async fn read(line: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-async fn write(line: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
+/// All of it.
+///
+/// # Errors
+/// The system's.
+pub(crate) async fn write(line: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let mut ready = line.writable().await?;
         match rustix::io::write(line.get_ref(), bytes) {

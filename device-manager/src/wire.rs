@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::hid;
 use crate::pattern::Pattern;
 use crate::record::{Device, DeviceId, Holder, MAX_EPOCH, MAX_FUNCTIONS, MAX_TEXT, Machine, Stamp};
 
@@ -309,6 +310,8 @@ pub enum Carried {
         /// Whether it is only read.
         read_only: bool,
     },
+    /// A HID device by its reports, in sealed frames of this session.
+    Hid(hid::About),
 }
 
 fn texts(texts: &[&str]) -> bool {
@@ -412,7 +415,11 @@ impl Bounded for FromHolder {
 
 impl Bounded for ToHolder {
     fn is_bounded(&self) -> bool {
-        !matches!(self, Self::Ended(why) if why.len() > MAX_TEXT)
+        match self {
+            Self::Ended(why) => why.len() <= MAX_TEXT,
+            Self::Go(Carried::Hid(about)) => about.is_bounded(),
+            Self::Go(_) | Self::Good(_) => true,
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The part that is root: a few writes to sysfs and the opening of disks, asked for over a Unix socket by the parts that speak with the network, which
+//! The part that is root: a few writes to sysfs, the opening of disks and HID devices, and `/dev/uhid`, asked for over a Unix socket by the parts that speak with the network, which
 //! are not root. It looks at each device itself, and at the configuration, before it does what it is asked.
 
 pub mod disk;
+pub mod hid;
 pub mod server;
 pub mod usbip;
 
@@ -21,16 +22,19 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::hid::About;
 use usbip::{Exported, Identity};
 
 /// Where it listens.
 pub const SOCKET: &str = "/run/midplane/device-manager-helper.sock";
-/// Most bytes of a request or an answer.
-const MAX: usize = 4096;
+/// Most bytes of a request or an answer: a report descriptor of 4 KiB is told number by number.
+const MAX: usize = 24 * 1024;
+/// Most descriptors that come with a message: a HID device with all that the kernel made of it.
+pub(crate) const MAX_FDS: usize = 17;
 /// It gives up its own waits before that.
 const LIMIT: Duration = Duration::from_secs(25);
 
-/// What is asked of it; the first and the third come with a socket.
+/// What is asked of it; `Export`, `Import` and `MakeHid` come with a socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Give a device away over the socket.
@@ -62,6 +66,22 @@ pub enum Request {
         /// Whether it is to be opened for reading alone.
         read_only: bool,
     },
+    /// Open a HID device of a device, and grab what the kernel made of it. `/dev/hidrawN` comes first.
+    OpenHid {
+        /// The kernel's name of its port.
+        bus_id: String,
+        /// What it is to be.
+        identity: Identity,
+        /// Its node.
+        node: String,
+    },
+    /// Make a HID device, of which the socket tells by messages of [`crate::hid`]; it goes with the socket.
+    MakeHid {
+        /// What it is, as its unit says.
+        about: About,
+        /// What it is to be.
+        identity: Identity,
+    },
 }
 
 /// What it answers.
@@ -78,6 +98,8 @@ pub enum Answer {
         /// Whether it can only be read.
         read_only: bool,
     },
+    /// It is made, and has these words for where it is (`HID_PHYS`).
+    Made(String),
 }
 
 /// Why it was not done.
@@ -121,14 +143,11 @@ impl Helper {
         Ok(self.put(request, socket).await?.0)
     }
 
-    /// Asks for something that comes as a descriptor.
+    /// Asks for something that comes as descriptors.
     ///
     /// # Errors
     /// See [`HelperError`].
-    pub async fn ask_for(
-        &self,
-        request: Request,
-    ) -> Result<(Answer, Option<OwnedFd>), HelperError> {
+    pub async fn ask_for(&self, request: Request) -> Result<(Answer, Vec<OwnedFd>), HelperError> {
         self.put(request, None).await
     }
 
@@ -136,64 +155,65 @@ impl Helper {
         &self,
         request: Request,
         socket: Option<OwnedFd>,
-    ) -> Result<(Answer, Option<OwnedFd>), HelperError> {
+    ) -> Result<(Answer, Vec<OwnedFd>), HelperError> {
         let path = Arc::clone(&self.path);
         let asked = tokio::task::spawn_blocking(move || {
-            ask(&path, &request, socket.as_ref().map(AsFd::as_fd))
+            let sockets: Vec<BorrowedFd<'_>> = socket.iter().map(AsFd::as_fd).collect();
+            ask(&path, &request, &sockets)
         });
         let io = |source| HelperError::Io { path: PathBuf::clone(&self.path), source };
         let answer = asked.await.map_err(|error| io(io::Error::other(error)))?;
-        let (answer, fd) = answer.map_err(io)?;
-        Ok((answer.map_err(HelperError::Refused)?, fd))
+        let (answer, fds) = answer.map_err(io)?;
+        Ok((answer.map_err(HelperError::Refused)?, fds))
     }
 }
 
 /// What it says, and what comes with that.
-type Said = (Result<Answer, String>, Option<OwnedFd>);
+type Said = (Result<Answer, String>, Vec<OwnedFd>);
 
-fn ask(path: &std::path::Path, request: &Request, fd: Option<BorrowedFd<'_>>) -> io::Result<Said> {
+fn ask(path: &std::path::Path, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Said> {
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(LIMIT))?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
-    send(socket.as_fd(), &serde_json::to_vec(request)?, fd)?;
-    let (bytes, fd) = receive(socket.as_fd())?;
-    Ok((serde_json::from_slice(&bytes)?, fd))
+    send(socket.as_fd(), &serde_json::to_vec(request)?, fds)?;
+    let (bytes, fds) = receive(socket.as_fd())?;
+    Ok((serde_json::from_slice(&bytes)?, fds))
 }
 
-/// Sends one message, perhaps with a descriptor.
+/// Sends one message, perhaps with descriptors, at most [`MAX_FDS`].
 ///
 /// # Errors
 /// The socket's.
-pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(&fds));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
     sendmsg(to, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// Receives one message, and the descriptor that came with it.
+/// Receives one message, and the descriptors that came with it.
 ///
 /// # Errors
 /// The socket's; the end of it too.
-pub(crate) fn receive(from: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+pub(crate) fn receive(from: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
     let got = recvmsg(from, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
     if got.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let fds = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    let fd = fds.last();
+    let mut all = vec![];
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            all.extend(fds);
+        }
+    }
     bytes.truncate(got.bytes);
-    Ok((bytes, fd))
+    Ok((bytes, all))
 }

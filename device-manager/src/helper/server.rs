@@ -14,11 +14,11 @@ use rustix::net::{
 };
 
 use super::usbip::Usbip;
-use super::{Answer, Request, disk, receive, send};
+use super::{Answer, Request, disk, hid, receive, send};
 use crate::config::Config;
 use crate::pattern::Pattern;
 use crate::record::{Device, DeviceId, Found, Function, Machine, Stamp};
-use crate::unit::inventory::withheld;
+use crate::unit::inventory::{kept_keyboard, withheld};
 
 /// Most requests at a time: each device of a busy unit changes hands at once.
 const MAX_THREADS: usize = 64;
@@ -88,23 +88,34 @@ fn own(path: &Path) -> io::Result<OwnedFd> {
 
 fn answer(client: &OwnedFd, options: &Options) -> io::Result<()> {
     sockopt::set_socket_timeout(client, sockopt::Timeout::Recv, Some(PATIENCE))?;
-    let (bytes, fd) = receive(client.as_fd())?;
+    let (bytes, mut fds) = receive(client.as_fd())?;
     let request: Request = serde_json::from_slice(&bytes)?;
     tracing::debug!(?request, "asked");
-    let mut opened = None;
-    let answer = act(&request, fd, options, &mut opened);
+    let mut beside = Beside::default();
+    let answer = act(&request, fds.pop(), options, &mut beside);
     if let Err(error) = &answer {
         tracing::warn!(?request, error, "not done");
     }
-    send(client.as_fd(), &serde_json::to_vec(&answer)?, opened.as_ref().map(AsFd::as_fd))
+    let opened: Vec<_> = beside.opened.iter().map(AsFd::as_fd).collect();
+    send(client.as_fd(), &serde_json::to_vec(&answer)?, &opened)?;
+    if let Some(made) = beside.made {
+        std::thread::spawn(move || made.carry());
+    }
+    Ok(())
 }
 
-/// What comes with the answer is put into `opened`.
+/// What an answer comes with.
+#[derive(Default)]
+struct Beside {
+    opened: Vec<OwnedFd>,
+    made: Option<hid::Made>,
+}
+
 fn act(
     request: &Request,
     fd: Option<OwnedFd>,
     options: &Options,
-    opened: &mut Option<OwnedFd>,
+    beside: &mut Beside,
 ) -> Result<Answer, String> {
     let usbip = Usbip::new(&options.sys);
     let text = |error: &dyn std::error::Error| match error.source() {
@@ -136,8 +147,24 @@ fn act(
             let check = |found: &Found| never(found, &config.offer.never);
             let disk = disk::open(&usbip, bus_id, identity, (node, *read_only), check);
             let (file, read_only) = disk.map_err(|error| text(&error))?;
-            *opened = Some(file.into());
+            beside.opened = vec![file.into()];
             Ok(Answer::Opened { read_only })
+        }
+        Request::OpenHid { bus_id, identity, node } => {
+            let config = load(options)?;
+            let check = |found: &Found| {
+                let keyboard = || kept_keyboard(found).filter(|_| !named(found, &config));
+                never(found, &config.offer.never).or_else(keyboard)
+            };
+            let opened = hid::open(&usbip, bus_id, identity, node, check);
+            beside.opened = opened.map_err(|error| text(&error))?;
+            Ok(Answer::Done)
+        }
+        Request::MakeHid { about, identity } => {
+            let made = hid::Made::new(about, identity, socket()?).map_err(|error| text(&error))?;
+            let phys = made.phys();
+            beside.made = Some(made);
+            Ok(Answer::Made(phys))
         }
     }
 }
@@ -161,6 +188,10 @@ fn shown(found: &Found) -> Device {
 
 fn fits(device: &Device, patterns: &[Pattern]) -> bool {
     patterns.iter().any(|pattern| pattern.fits(device))
+}
+
+fn named(found: &Found, config: &Config) -> bool {
+    fits(&shown(found), &config.offer.named)
 }
 
 fn never(found: &Found, patterns: &[Pattern]) -> Option<String> {

@@ -66,6 +66,9 @@ pub enum UsbipError {
     /// What came is not what was leased.
     #[error("port {0}: what came over the network is not what was leased: {1}")]
     Forged(u32, String),
+    /// So with a HID device, or the kernel does not take it.
+    #[error("the HID device that came over the network {0}")]
+    Hid(&'static str),
 }
 
 type Result<T> = std::result::Result<T, UsbipError>;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::manager::api::{Known, Lease, Leased, Line};
 use crate::manager::core::Scope;
 use crate::pattern::Pattern;
-use crate::record::{DeviceId, WHOLE};
+use crate::record::{DeviceId, Function, WHOLE};
 use crate::wire::Grant;
 
 /// After all that the manager knows is told, answers of those that it asks are waited for.
@@ -146,8 +146,13 @@ pub struct Wanted {
 /// The part that is wanted, by its place; none if there is no such.
 fn part(known: &Known, wanted: &Wanted) -> Option<u8> {
     let Some(kind) = &wanted.function else { return Some(WHOLE) };
-    let at = known.device.functions.iter().skip(1).position(|function| function.kind == *kind)?;
-    u8::try_from(at + 1).ok()
+    let is_it = |function: &Function| {
+        function.kind == *kind || function.node.as_deref() == Some(kind.as_str())
+    };
+    let all = (1..).zip(known.device.functions.iter().skip(1));
+    let mut fitting = all.filter(|(_, function)| is_it(function)).map(|(at, _)| at);
+    let first = fitting.clone().next()?;
+    Some(fitting.find(|at| known.device.taken(*at).is_none()).unwrap_or(first))
 }
 
 /// Has a device leased. `waits` is told of places in the queue.

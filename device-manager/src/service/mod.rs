@@ -3,5 +3,6 @@
 
 pub(crate) mod disk;
 mod find;
+pub(crate) mod hid;
 mod hold;
 pub mod run;

@@ -10,11 +10,11 @@ use daemon_kit::signals::{Signal, Signals};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::disk;
 use super::find::lease;
 pub use super::find::{Finding, NotLeased, Wanted, client};
 use super::hold::Holding;
 pub use super::hold::NotHeld;
+use super::{disk, hid};
 use crate::helper::usbip::{Exported, Identity, Usbip};
 use crate::helper::{Answer, Helper, Request};
 use crate::link::Link;
@@ -140,6 +140,7 @@ async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow
         Carried::Disk { size, read_only } => {
             disk::hold(options, &grant, (size, read_only), link, holding, signals).await
         }
+        Carried::Hid(about) => hid::hold(options, &grant, about, link, holding, signals).await,
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What carries a lease's data: the kernel's USB/IP for a whole device, a task of ours for a serial line or a disk.
+//! What carries a lease's data: the kernel's USB/IP for a whole device, a task of ours for a part of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 
+use super::hid;
 use super::run::Happened;
 use crate::helper::usbip::{Exported, Identity, Usbip};
 use crate::helper::{Helper, Request};
 use crate::link::{Link, Outbox};
-use crate::record::{DISK, Found, WHOLE};
+use crate::record::{DISK, Found, HID, WHOLE};
 use crate::wire::{Carried, ToHolder};
 use crate::{disk, ktls, serial};
 
@@ -31,8 +32,8 @@ enum DataPath {
     Usb { bus_id: String, watched: bool },
     /// A task has it.
     Task(AbortHandle),
-    /// A task that is told to stop, and waited for: it may be at the disk.
-    Disk { stop: oneshot::Sender<()>, task: JoinHandle<()> },
+    /// A task that is told to stop, and waited for: it may be at the device.
+    Waited { stop: oneshot::Sender<()>, task: JoinHandle<()> },
 }
 
 impl Carrier {
@@ -68,12 +69,17 @@ impl Carrier {
         }
         let happened = self.happened.clone();
         let part = found.parts.get(usize::from(function) - 1).cloned();
-        if let Some((_, node)) = part.as_ref().filter(|(kind, _)| kind == DISK) {
-            let disk = disk::Task { no, found: found.clone(), node: node.clone(), read_only };
+        if let Some((kind, node)) = part.as_ref().filter(|(kind, _)| kind == DISK || kind == HID) {
+            let (found, node, helper) = (found.clone(), node.clone(), self.helper.clone());
             let (stop, stopped) = oneshot::channel();
-            let carrying = disk::carry(disk, self.helper.clone(), link, happened, stopped);
-            let task = tokio::spawn(carrying);
-            self.paths.insert(no, DataPath::Disk { stop, task });
+            let task = if kind == DISK {
+                let task = disk::Task { no, found, node, read_only };
+                tokio::spawn(disk::carry(task, helper, link, happened, stopped))
+            } else {
+                let task = hid::Task { no, found, node };
+                tokio::spawn(hid::carry(task, helper, link, happened, stopped))
+            };
+            self.paths.insert(no, DataPath::Waited { stop, task });
             return;
         }
         let node = part.map(|part| part.1);
@@ -145,7 +151,7 @@ impl Carrier {
                     let _ = happened.send(Happened::Cut(no)).await;
                 });
             }
-            Some(DataPath::Disk { stop, task }) => {
+            Some(DataPath::Waited { stop, task }) => {
                 drop(stop);
                 tokio::spawn(async move {
                     // A panic of it has been reported.

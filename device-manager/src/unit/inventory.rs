@@ -5,14 +5,18 @@
 //! its port as well. What it is comes from its descriptors (USB 2.0, section 9.6), which are there also while it is given
 //! away and has no interfaces here.
 
+mod hid;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use hid::{HidDevice, event_of, hids, nodes_of_hid};
+
 use crate::pattern::Pattern;
-use crate::record::{DISK, Device, DeviceId, Found, Function, Machine, SERIAL, Stamp, cut};
+use crate::record::{DISK, Device, DeviceId, Found, Function, HID, Machine, SERIAL, Stamp, cut};
 
 /// Most bytes of a device's descriptors that are read: a device with many configurations has a few KiB.
 const MAX_DESCRIPTORS: usize = 64 * 1024;
@@ -52,7 +56,13 @@ pub fn scan(sys: &Path, unit: &Machine, offer: &Offer) -> Vec<Found> {
         {
             continue;
         }
-        found.unavailable = withheld(&path, &found).filter(|_| !fits(&offer.named));
+        let named = fits(&offer.named);
+        found.unavailable = withheld(&path, &found).filter(|_| !named);
+        if let Some(why) = kept_keyboard(&found).filter(|_| !named) {
+            let parts = found.parts.iter().filter(|(kind, _)| kind == HID);
+            let kept = parts.map(|(_, node)| (node.clone(), why.clone()));
+            found.busy.extend(kept.collect::<Vec<_>>());
+        }
         found.types.retain(|kind| kind != "hid-boot");
         all.insert(found.key.clone(), found);
     }
@@ -62,11 +72,20 @@ pub fn scan(sys: &Path, unit: &Machine, offer: &Offer) -> Vec<Found> {
 /// Why a machine keeps a device for itself, unless it is named.
 #[must_use]
 pub fn withheld(path: &Path, found: &Found) -> Option<String> {
-    if let Some(kind) = found.types.iter().find(|kind| SENSITIVE.contains(&kind.as_str())) {
-        let kind = if kind == "hid-boot" { "keyboard" } else { kind };
-        return Some(format!("a {kind} is given away only if the unit's configuration names it"));
-    }
-    in_use(path).map(|what| format!("{what} is in use at its unit"))
+    sensitive(found, &SENSITIVE)
+        .or_else(|| in_use(path).map(|what| format!("{what} is in use at its unit")))
+}
+
+/// Why it keeps the HID parts of a device for itself: any of them may be what the keyboard's keys come from.
+#[must_use]
+pub fn kept_keyboard(found: &Found) -> Option<String> {
+    sensitive(found, &["keyboard", "hid-boot"])
+}
+
+fn sensitive(found: &Found, kinds: &[&str]) -> Option<String> {
+    let kind = found.types.iter().find(|kind| kinds.contains(&kind.as_str()))?;
+    let kind = if kind == "hid-boot" { "keyboard" } else { kind };
+    Some(format!("a {kind} is given away only if the unit's configuration names it"))
 }
 
 /// As patterns see it.
@@ -119,8 +138,9 @@ pub fn look(path: &Path) -> Option<Found> {
     });
     let busy = busy.collect();
     let disks = disks.into_iter().map(|disk| (DISK.to_owned(), disk.node));
-    // Media come and go: lines keep their places.
-    let parts: Vec<_> = nodes(path).into_iter().chain(disks).collect();
+    let hids = hids(path).into_iter().map(|hid| (HID.to_owned(), hid.node));
+    // Media come and go: the others keep their places.
+    let parts: Vec<_> = nodes(path).into_iter().chain(hids).chain(disks).collect();
     let mut types = types(bytes);
     for (kind, _) in &parts {
         if !types.contains(kind) {
@@ -364,6 +384,40 @@ mod tests {
         let parts: Vec<&str> = all[0].parts.iter().map(|part| part.1.as_str()).collect();
         assert_eq!(parts, ["/dev/ttyACM0", "/dev/ttyUSB3"]);
         assert!(all[0].types.contains(&"serial".to_owned()));
+    }
+
+    #[test]
+    fn hid_devices_are_parts_unless_a_keyboard_is_kept() {
+        let sys = tempfile::tempdir().unwrap();
+        let descriptors = [&KEYS[..], &DISK].concat();
+        plug(sys.path(), "pci", "1-1", &files(b"A\n", &descriptors));
+        let hid = sys.path().join("devices/pci/1-1/1-1:1.0/0003:046D:C52B.0001");
+        for folder in ["hidraw/hidraw0", "input/input3/event2", "input/input3/mouse0"] {
+            fs::create_dir_all(hid.join(folder)).unwrap();
+        }
+        for folder in ["hidraw/hidraw1", "input/input4/event5"] {
+            fs::create_dir_all(hid.join("0003:046D:4024.0002").join(folder)).unwrap();
+        }
+        let all = hids(&sys.path().join("bus/usb/devices/1-1"));
+        assert_eq!(all.len(), 1, "what is below it belongs to it");
+        let events: Vec<_> =
+            all[0].inputs.iter().map(|input| name(&event_of(input).unwrap())).collect();
+        assert_eq!(
+            (all[0].node.as_str(), events),
+            ("/dev/hidraw0", vec!["event5".into(), "event2".into()])
+        );
+        let mut offer = Offer::default();
+        let found = scan(sys.path(), &"u".parse().unwrap(), &offer).remove(0);
+        assert_eq!(found.parts, [("hid".to_owned(), "/dev/hidraw0".to_owned())]);
+        assert!(found.busy[0].0 == "/dev/hidraw0" && found.busy[0].1.contains("keyboard"));
+        offer.named = vec!["type=keyboard".parse().unwrap()];
+        assert_eq!(scan(sys.path(), &"u".parse().unwrap(), &offer).remove(0).busy, []);
+        let bus = sys.path().join("bus/hid/devices");
+        fs::create_dir_all(&bus).unwrap();
+        symlink(&hid, bus.join("0003:046D:C52B.0001")).unwrap();
+        fs::write(hid.join("uevent"), "HID_ID=3\nHID_PHYS=there/1\n").unwrap();
+        assert_eq!(nodes_of_hid(sys.path(), "there/1"), ["/dev/input/event2", "/dev/hidraw0"]);
+        assert_eq!(nodes_of_hid(sys.path(), "there/11"), [""; 0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod carry;
 pub mod core;
 mod disk;
+mod hid;
 pub mod inventory;
 pub mod run;
 mod uevents;
