@@ -354,8 +354,12 @@ impl Usbip {
     fn admit(&self, port: u32, wanted: &Identity) -> Result<String> {
         let mut bus_id = None;
         until(ENUMERATE, || {
-            bus_id =
-                self.bus_id_of(port).filter(|id| line(&self.device(id), "authorized").is_some());
+            // The kernel makes the file of descriptors a moment after the others.
+            let is_whole = |id: &String| {
+                let device = self.device(id);
+                line(&device, "authorized").is_some() && device.join("descriptors").exists()
+            };
+            bus_id = self.bus_id_of(port).filter(is_whole);
             bus_id.is_some() || !self.is_attached(port)
         });
         let bus_id = bus_id.ok_or(UsbipError::Silent(port))?;
