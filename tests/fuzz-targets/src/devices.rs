@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use device_manager::hid::{FromDevice, Kind, Layout, ToDevice};
 use device_manager::manager::core::{self as manager, Manager, Scope};
 use device_manager::manager::order::{Incoming, Numbered, Taken};
 use device_manager::pattern::Pattern;
@@ -167,7 +168,21 @@ pub fn devices(data: &[u8]) -> Reached {
                     }
                 }
             }
-            6 => drop(decoded::<ToHolder>(bytes).map(|_| reached.insert("to a holder"))),
+            6 => {
+                if decoded::<ToHolder>(bytes).is_some() {
+                    reached.insert("to a holder");
+                }
+                if decoded::<FromDevice>(bytes).is_some() {
+                    reached.insert("from a HID device");
+                }
+                if let Some(ToDevice::Output(report)) = decoded(bytes) {
+                    let len = report.0.len();
+                    let layout = Layout::of(&report.0);
+                    let whole = layout.for_hidraw(Kind::Output, report.0);
+                    assert!((len..=len + 1).contains(&whole.len()));
+                    reached.insert("to a HID device");
+                }
+            }
             _ => drop(decoded::<Device>(bytes).map(|_| reached.insert("a device"))),
         }
         drop(unit.handle(now, unit::Event::Tick));

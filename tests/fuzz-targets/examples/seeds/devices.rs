@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is said between units, managers and holders of devices.
 
+use device_manager::hid::{About, FromDevice, Kind, ToDevice};
 use device_manager::manager::order::{Numbered, Outgoing};
 use device_manager::record::{Device, DeviceId, Found, Function, Holder, Machine, Stamp};
+use device_manager::streams::Bytes;
 use device_manager::wire::{
     Beat, Bounded, Carried, FromHolder, FromUnit, LeaseTerms, Peer, Refusal, ToHolder, ToUnit,
     Token, Wanted,
@@ -100,5 +102,15 @@ pub fn write() {
     seed("pattern", "it fits", &entry(5, b"type=disk,x vendor=1d* model!='a b'"));
     let go = ToHolder::Go(Carried::Usbip { devid: 1, speed: 3, sealed: true });
     seed("go", "to a holder", &entry(6, &go.encode()));
+    let (name, descriptor) = ("K".to_owned(), Bytes(vec![0x75, 8, 0x95, 1, 0x91, 2]));
+    let about = About { name, bus: 3, vendor: 0x1d6b, product: 0x104, descriptor };
+    let go = ToHolder::Go(Carried::Hid(about));
+    seed("go-hid", "to a holder", &entry(6, &go.encode()));
+    let got = FromDevice::Got(7, Some(Bytes(vec![1, 2])));
+    seed("hid-report", "from a HID device", &entry(6, &got.encode()));
+    let output = ToDevice::Output(Bytes(vec![0x85, 1, 0x75, 8, 0x95, 1, 0x91, 2]));
+    let set = ToDevice::Set(8, Kind::Feature, 1, Bytes(vec![1, 2]));
+    let both = [entry(6, &output.encode()), entry(6, &set.encode())].concat();
+    seed("hid-request", "to a HID device", &both);
     seed("record", "a device", &entry(7, &device().encode()));
 }
