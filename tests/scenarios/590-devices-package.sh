@@ -3,7 +3,7 @@
 # limit: 240
 # profile: full
 # The units as systemd runs them, locked down and without root but for the helper: a group of one machine, a disk that is always there by a
-# template unit, also when it is unplugged, its disk by itself by NBD, and a serial line; removal gives all devices back.
+# template unit, also when it is unplugged, its disk by itself by NBD, a serial line, and a mouse; removal gives all devices back.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . /mnt/tests/scenarios/lib.sh
 
@@ -19,7 +19,7 @@ clean_up() {
     systemctl stop "$ATTACH" device-manager-unit device-manager device-manager-helper.socket device-manager-helper
     if [[ -d $GADGET ]]; then
         echo >$GADGET/UDC
-        rm -f $GADGET/configs/c.1/{mass_storage,acm}.0
+        rm -f $GADGET/configs/c.1/{mass_storage,acm,hid}.0
         rmdir $GADGET/configs/c.1 $GADGET/functions/* $GADGET/strings/0x409 $GADGET
     fi
     rmmod dummy_hcd
@@ -139,8 +139,13 @@ rm -r "$DROP_IN"
 systemctl daemon-reload
 
 echo >$GADGET/UDC
-mkdir $GADGET/functions/acm.0
-ln -s $GADGET/functions/acm.0 $GADGET/configs/c.1/
+mkdir $GADGET/functions/{acm,hid}.0
+echo 1 >$GADGET/functions/hid.0/subclass
+echo 2 >$GADGET/functions/hid.0/protocol
+echo 3 >$GADGET/functions/hid.0/report_length
+# A mouse with three buttons.
+printf '\x05\x01\x09\x02\xa1\x01\x09\x01\xa1\x00\x05\x09\x19\x01\x29\x03\x15\x00\x25\x01\x95\x03\x75\x01\x81\x02\x95\x01\x75\x05\x81\x03\x05\x01\x09\x30\x09\x31\x15\x81\x25\x7f\x75\x08\x95\x02\x81\x06\xc0\xc0' >$GADGET/functions/hid.0/report_desc
+ln -s $GADGET/functions/{acm,hid}.0 $GADGET/configs/c.1/
 echo dummy_udc.0 >$GADGET/UDC
 has_line() { device-manager devices serial=PKG1 --json | jq -e '.[].device.functions[] | select(.kind == "serial")'; }
 wait_for 20 "it has a serial line as well" has_line
@@ -153,6 +158,25 @@ read -r -t 10 said <line || fail "nothing is read from it"
 note "what the device says is read here"
 kill %1
 wait %1 || fail "it ends with $?"
+mkdir -p "$DROP_IN"
+printf '[Service]\nExecStart=\nExecStart=/usr/bin/device-manager attach --keep --any --queue --function hid %%I\n' >"$DROP_IN/hid.conf"
+systemctl daemon-reload
+check "its mouse alone, always, here" systemctl start "$ATTACH"
+mouse() { systemctl show --property=StatusText "$ATTACH" | grep -o '/dev/input/event[0-9]*'; }
+wait_for 40 "it is an input" mouse
+moves() {
+    python3 - "$(mouse)" <<'END'
+import os, select, sys, evdev
+device = evdev.InputDevice(sys.argv[1])
+os.write(os.open("/dev/hidg0", os.O_WRONLY), bytes([0, 5, 0]))
+select.select([device], [], [], 10)[0] or sys.exit("nothing arrives")
+sys.exit((2, 0, 5) not in [(event.type, event.code, event.value) for event in device.read()])
+END
+}
+check "it moves here when it is moved there" moves
+check "it is stopped in good order" systemctl stop "$ATTACH"
+rm -r "$DROP_IN"
+systemctl daemon-reload
 systemctl start "$ATTACH"
 wait_for 40 "it is there" vhci_disk
 check "the package is removed" dpkg -r device-manager
