@@ -36,7 +36,7 @@ RACK = load_rack()
 
 
 def make(members):
-    return RACK.Rack(SimpleNamespace(members=members, loss=0, plain=True, extra=[]))
+    return RACK.Rack(SimpleNamespace(members=members, loss=0, plain=True, extra=[], trials=[]))
 
 
 def command(words):
