@@ -21,21 +21,24 @@ impl Core {
         self.sees() - u8::from(it)
     }
 
-    /// Between this member's beats: in a large group, those who are far from being the manager are slow.
+    /// Between this member's beats: where there are many to send them to, those who are far from being the manager are slow.
+    /// Who is linked and not here yet counts: if all that wait for one another were fast, none would ever be heard in time.
     pub(super) fn interval(&self) -> Micros {
-        if usize::from(self.sees()) <= FEW {
+        if self.peers.values().filter(|peer| peer.gets_beats()).count() < FEW {
             return BEAT;
         }
-        let before =
-            |peer: &&super::Peer| peer.candidate() && Some(&peer.rank) < self.rank.as_ref();
-        let few = self.peers.values().filter(before).count() < FIRST;
+        let may_lead = |peer: &&super::Peer| {
+            peer.candidate() || (peer.here().is_none() && peer.welcomed().is_some())
+        };
+        let before = |peer: &&super::Peer| Some(&peer.rank) < self.rank.as_ref();
+        let few = self.peers.values().filter(may_lead).filter(before).count() < FIRST;
         if self.eligibility.eligible() && few { BEAT } else { SLOW_BEAT }
     }
 
     pub(super) fn beat_all(&mut self, now: Micros) {
         self.beat_at = now + self.interval();
-        let reached = |peer: &super::Peer| peer.welcomed().is_some() || peer.here().is_some();
-        let names = self.peers.values().filter(|peer| reached(peer)).map(|peer| peer.name.clone());
+        let reached = self.peers.values().filter(|peer| peer.gets_beats());
+        let names = reached.map(|peer| peer.name.clone());
         for name in names.collect::<Vec<_>>() {
             self.send_beat(now, &name, false);
         }

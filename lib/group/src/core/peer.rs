@@ -196,6 +196,11 @@ impl Peer {
         }
     }
 
+    /// Whether beats are sent to it.
+    pub fn gets_beats(&self) -> bool {
+        self.welcomed().is_some() || self.here().is_some()
+    }
+
     /// It could be the manager.
     pub fn candidate(&self) -> bool {
         self.here().is_some() && self.flags.eligible
