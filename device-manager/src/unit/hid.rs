@@ -157,7 +157,8 @@ fn work(
     mut asked: mpsc::Receiver<ToDevice>,
     answers: &mpsc::Sender<FromDevice>,
 ) {
-    while let Some(request) = asked.blocking_recv() {
+    // What waits when the connection ends is not begun: the device is free when the one under way is over.
+    while let Some(request) = asked.blocking_recv().filter(|_| !answers.is_closed()) {
         let answer = match request {
             ToDevice::Output(Bytes(report)) => {
                 if let Err(error) = device.write(&layout.for_hidraw(Kind::Output, report)) {
@@ -265,5 +266,25 @@ mod tests {
         let (ended, ()) = tokio::join!(carrying, trial);
         assert!(ended.unwrap_err().to_string().contains("longer"));
         worker.await.unwrap();
+    }
+
+    #[test]
+    fn what_waits_when_the_connection_ends_is_not_begun() {
+        for (ended, written) in [(true, 0), (false, 2)] {
+            let device = tempfile::tempfile().unwrap();
+            let (answers, messages) = mpsc::channel(MAX_OUT);
+            let (ask, asked) = mpsc::channel(MAX_ASKED);
+            for _ in 0..2 {
+                ask.try_send(ToDevice::Output(Bytes(vec![7]))).unwrap();
+            }
+            drop(ask);
+            // Dropped now, or when all is done.
+            let messages = (!ended).then_some(messages);
+            // One byte a report: its number stands in it.
+            let layout = Layout::of(&[0x85, 7]);
+            work(device.try_clone().unwrap(), layout, asked, &answers);
+            assert_eq!(device.metadata().unwrap().len(), written, "ended: {ended}");
+            drop(messages);
+        }
     }
 }
