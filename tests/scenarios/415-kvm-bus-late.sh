@@ -32,7 +32,7 @@ wait_for 10 "a console that is not there" refused blade3 'the console of blade3 
 has 'not open: No such file' <(kvm-bus status --json | jq -r '.blades[] | select(.name == "blade3") | .sources.console') ||
     fail "status does not tell: $(kvm-bus status)"
 ln -s /dev/ttyS16 /dev/console-of-blade3
-blades_log_in
+blades_log_in 3
 is_open() { [[ $(blade blade3 .sources.console) == /dev/console-of-blade3 ]]; }
 wait_for 10 "and told so" is_open
 check "and somebody logs in" /mnt/tests/scenarios/kvm-login /run/midplane/kvm-bus/console.sock blade3

@@ -49,10 +49,12 @@ CONFIG
     done
 }
 
-# Logins on the blades' consoles, each with the blade's own name.
-blades_log_in() {
+# Logins on the consoles of all blades, or of those told, each with the blade's own name. Where nobody reads a console, what its
+# login says waits in the line, and is taken for a login by whoever reads it first, perhaps in the next scenario.
+blades_log_in() { # [SLOT...]
     local slot
-    for slot in 1 2 3; do
+    (($#)) || set -- 1 2 3
+    for slot; do
         setsid unshare --uts sh -c "hostname blade$slot
             while :; do setsid agetty --keep-baud --noclear 115200 ttyS$((11 + 2 * slot)) vt100; done" &
     done
