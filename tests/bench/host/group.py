@@ -17,9 +17,9 @@ from types import SimpleNamespace
 
 BENCH = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BENCH / "lib"))
+from costs import cpu_seconds
 from rows import Row
 
-TICKS = os.sysconf("SC_CLK_TCK")
 RECORDS, CHUNK = 10_000, 500  # of each member; in one request
 
 
@@ -46,18 +46,13 @@ def command(words):
 def cost(rack, seconds):
     """Processor time of each member in percent of a core, and its memory in MiB, both of the median member."""
 
-    def used(member):
-        with open(f"/proc/{member.process.pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
     def memory(member):
         with open(f"/proc/{member.process.pid}/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
-    before = [used(member) for member in rack.members]
+    before = [cpu_seconds(member.process.pid) for member in rack.members]
     time.sleep(seconds)
-    share = [(used(member) - was) / TICKS / seconds * 100 for member, was in zip(rack.members, before)]
+    share = [(cpu_seconds(member.process.pid) - was) / seconds * 100 for member, was in zip(rack.members, before)]
     return median(share), median(memory(member) for member in rack.members)
 
 

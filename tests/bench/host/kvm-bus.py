@@ -23,9 +23,9 @@ from statistics import median
 
 BENCH = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BENCH / "lib"))
+from costs import cpu_seconds, pss_mib
 from rows import CannotMeasure, Row, interleaved
 
-TICKS = os.sysconf("SC_CLK_TCK")
 BUSY = 64
 RATE = 11_520  # bytes a second of a console, 115,200 baud
 START = 60  # seconds until all consoles are there
@@ -311,35 +311,6 @@ def echo(client, count):
     return median(took), took[min(count - 1, count * 99 // 100)]
 
 
-def processes(pid):
-    found = [pid]
-    for one in found:
-        children = Path(f"/proc/{one}/task/{one}/children")
-        if children.exists():
-            found += map(int, children.read_text().split())
-    return found
-
-
-def used(pids):
-    """Processor time in seconds, of processes and their children."""
-    ticks = 0
-    for pid in pids:
-        for one in processes(pid):
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS
-
-
-def memory(pids):
-    """MiB, what processes share counted once in all (PSS)."""
-    kib = 0
-    for pid in pids:
-        for one in processes(pid):
-            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-            kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return kib / 1024
-
-
 @contextlib.contextmanager
 def served(make, program, count):
     """A server of so many consoles, in a folder of its own."""
@@ -394,19 +365,19 @@ def busy(make, program, how, seconds):
             reader.start()
             all_of = [process.pid for process in server.processes]
             main, rest = all_of[:1], all_of[1:]
-            before, begin = (used(main), used(rest)), time.monotonic()
+            before, begin = (cpu_seconds(*main), cpu_seconds(*rest)), time.monotonic()
             said = consoles.flood(seconds)
             took = time.monotonic() - begin
             end = time.monotonic() + 10
             while heard[0] < said and time.monotonic() < end:
                 time.sleep(0.1)
-            after = (used(main), used(rest))
+            after = (cpu_seconds(*main), cpu_seconds(*rest))
             stop.set()
             reader.join()
             # Of what arrived: who loses half is not to look cheap.
             arrived = min(1.0, heard[0] / said)
             cpu = [(now - was) / (took * arrived) * 100 for now, was in zip(after, before)]
-            return arrived, cpu, (memory(main), memory(rest)), said / took
+            return arrived, cpu, (pss_mib(*main), pss_mib(*rest)), said / took
         finally:
             for client in clients:
                 client.close()

@@ -23,47 +23,18 @@ from types import SimpleNamespace
 
 BENCH = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BENCH / "lib"))
+from costs import cpu_seconds, pss_mib, wakeups
 from rows import Row
 
-TICKS = os.sysconf("SC_CLK_TCK")
 NAME = "smbus-monitor, group of 8, metrics at 1 s"
-
-
-def processes(pid):
-    """A process and its descendants."""
-    found = [pid]
-    for one in found:
-        children = Path(f"/proc/{one}/task/{one}/children")
-        if children.exists():
-            found += map(int, children.read_text().split())
-    return found
-
-
-def used(pid):
-    """Processor time in seconds, and voluntary switches of all threads, which are times that it woke up."""
-    ticks = wakes = 0
-    for one in processes(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-        for task in Path(f"/proc/{one}/task").iterdir():
-            for line in (task / "status").read_text().splitlines():
-                if line.startswith("voluntary_ctxt_switches"):
-                    wakes += int(line.split()[1])
-    return ticks / TICKS, wakes
-
-
-def memory(pid):
-    """MiB, of what is shared with others its part."""
-    kib = 0
-    for one in processes(pid):
-        for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                kib += int(line.split()[1])
-    return kib / 1024
 
 
 def costs(sets, seconds):
     """For each set of processes percent of a core, MiB, and wake-ups in a second: of its median process, all at once."""
+
+    def used(pid):
+        return cpu_seconds(pid), wakeups(pid)
+
     before = {name: [used(pid) for pid in pids] for name, pids in sets.items()}
     begun = time.monotonic()
     time.sleep(seconds)
@@ -73,7 +44,7 @@ def costs(sets, seconds):
         pairs = list(zip(before[name], map(used, pids)))
         share = median((now[0] - was[0]) / passed * 100 for was, now in pairs)
         wakes = median((now[1] - was[1]) / passed for was, now in pairs)
-        out[name] = (share, median(map(memory, pids)), wakes)
+        out[name] = (share, median(map(pss_mib, pids)), wakes)
     return out
 
 

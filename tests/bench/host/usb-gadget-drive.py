@@ -23,6 +23,7 @@ from statistics import median
 sys.dont_write_bytecode = True
 BENCH = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(BENCH / "lib"))
+from costs import cpu_seconds  # noqa: E402
 from rows import Row  # noqa: E402
 
 GIB = 1 << 30
@@ -86,17 +87,6 @@ TRANSPORTS = (
     Transport("tcp", (*FIO, *COPY)),
     Transport("overlay", OVERLAY, judged=False),
 )
-
-
-def cpu(pid: int) -> float:
-    """Seconds of a process and of what it has forked."""
-    total = 0.0
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for one in [pid, *children]:
-        with contextlib.suppress(FileNotFoundError):
-            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
-            total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    return total
 
 
 def client(cell: str, uri: str, seconds: int) -> list[str]:
@@ -186,7 +176,7 @@ def one_cell(transport: Transport, cell: str, running: dict, options) -> dict:
     for at in range(options.rounds):
         for who in list(running)[:: 1 if at % 2 == 0 else -1]:
             pid, uri = running[who]
-            before = cpu(pid)
+            before = cpu_seconds(pid)
             try:
                 rate, work = run(cell, uri, options.seconds)
             except subprocess.CalledProcessError:
@@ -195,7 +185,7 @@ def one_cell(transport: Transport, cell: str, running: dict, options) -> dict:
                     raise
                 continue
             rates[who].append(rate)
-            costs[who].append((cpu(pid) - before) / work)
+            costs[who].append((cpu_seconds(pid) - before) / work)
     found = {"name": f"{transport.name}, {cell}", "cell": cell, "judged": transport.judged}
     found["rate"] = {who: median(several) for who, several in rates.items() if several}
     found["cpu"] = {who: median(several) for who, several in costs.items() if several}
