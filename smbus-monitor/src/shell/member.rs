@@ -22,7 +22,7 @@ use super::monitor::{MIDPLANE, Monitor};
 use super::overrides;
 use super::power::PowerOrder;
 use super::publish::{self, Follower, News, Publisher, Told};
-use super::recall;
+use super::recall::Keeper;
 use crate::config::GroupConfig;
 use crate::core::Batch;
 use crate::core::alerts::Kind;
@@ -58,6 +58,8 @@ pub struct Member {
     notices: broadcast::Receiver<Notice>,
     calls: mpsc::Receiver<Call>,
     publisher: Publisher,
+    /// Of what others said last.
+    pub kept: Keeper,
     followers: BTreeMap<Name, Followed>,
     applied: Option<Option<u64>>,
     acted: usize,
@@ -141,6 +143,7 @@ impl Started {
             notices: self.incoming.notices,
             calls: self.incoming.calls,
             publisher: Publisher::default(),
+            kept: Keeper::start(&monitor.config.state_dir)?,
             followers: BTreeMap::new(),
             applied: None,
             acted: usize::MAX,
@@ -244,7 +247,7 @@ impl Member {
         other.missed = matches!(away, Some(Why::Refused | Why::Silent | Why::Misbehaved));
         other.away = group::report::state(away).to_owned();
         if was && !other.here {
-            recall::keep(monitor, &inner, name.as_str());
+            self.kept.keep(&inner, name.as_str());
         }
         let other = inner.others.entry(name.to_string()).or_default();
         if was != other.here {

@@ -6,8 +6,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::monitor::{Inner, Monitor, Other};
 use crate::core::FORGET_MS;
@@ -21,6 +24,8 @@ pub const MAX_KEPT: usize = 1_000;
 const MAX_FILE: u64 = 1 << 20;
 /// Most members, as of `lib/group`.
 const MAX_FILES: usize = super::monitor::MAX_OTHERS;
+/// What writing may take when this program ends.
+const END: Duration = Duration::from_secs(3);
 /// The version of the layout.
 const VERSION: u8 = 1;
 
@@ -96,21 +101,56 @@ impl Inner {
     }
 }
 
-/// A member went away: what it said last is kept.
-pub fn keep(monitor: &Monitor, inner: &Inner, member: &str) {
-    let said = inner.others.get(member).and_then(|other| inner.said(other));
-    if let Some(said) = said
-        && let Err(error) = write(&monitor.config.state_dir, member, &said)
-    {
-        tracing::warn!(%error, member, "what it said last is not kept over a restart");
-    }
+/// Writes what members said last, with a thread of its own, as a disk may take its time.
+pub struct Keeper {
+    orders: SyncSender<(String, Said)>,
+    /// Ends with the thread.
+    written: oneshot::Receiver<()>,
 }
 
-/// This program ends: what those said who are still there is kept as well.
-pub fn keep_all(monitor: &Monitor) {
-    let inner = monitor.lock();
-    for (member, _) in inner.others.iter().filter(|(_, other)| other.here) {
-        keep(monitor, &inner, member);
+impl Keeper {
+    /// For files in the folder of what is kept.
+    ///
+    /// # Errors
+    /// There is no room for a thread.
+    pub fn start(state: &Path) -> io::Result<Self> {
+        let (orders, receiver) = sync_channel::<(String, Said)>(MAX_FILES);
+        let (ends, written) = oneshot::channel();
+        let state = state.to_owned();
+        std::thread::Builder::new().name("last-known".to_owned()).spawn(move || {
+            for (member, said) in receiver {
+                if let Err(error) = write(&state, &member, &said) {
+                    tracing::warn!(%error, member, "what it said last is not kept over a restart");
+                }
+            }
+            drop(ends);
+        })?;
+        Ok(Self { orders, written })
+    }
+
+    /// A member went away: what it said last is written, without waiting.
+    pub fn keep(&self, inner: &Inner, member: &str) {
+        let said = inner.others.get(member).and_then(|other| inner.said(other));
+        if let Some(said) = said
+            && self.orders.try_send((member.to_owned(), said)).is_err()
+        {
+            tracing::warn!(
+                member,
+                "the disk is slow: what it said last is not kept over a restart"
+            );
+        }
+    }
+
+    /// This program ends: what those said who are still there is written as well. Waits for the disk, but not for ever.
+    pub async fn keep_all(self, monitor: &Monitor) {
+        {
+            let inner = monitor.lock();
+            for (member, _) in inner.others.iter().filter(|(_, other)| other.here) {
+                self.keep(&inner, member);
+            }
+        }
+        drop(self.orders);
+        let _ = tokio::time::timeout(END, self.written).await;
     }
 }
 
@@ -160,6 +200,22 @@ mod tests {
         let all = read_all(state.path(), FORGET_MS + 6);
         assert_eq!(all, [("blade2".to_owned(), said(FORGET_MS))]);
         assert_eq!(fs::read_dir(at("")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_nobody() {
+        let state = tempfile::tempdir().unwrap();
+        fs::create_dir(state.path().join("last-known")).unwrap();
+        // Opening it for writing waits for a reader.
+        let hangs = state.path().join("last-known/.blade2");
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, hangs, kind, 0o600.into(), 0).unwrap();
+        let keeper = Keeper::start(state.path()).unwrap();
+        let mut refused = 0;
+        for _ in 0..2 * MAX_FILES {
+            refused += u32::from(keeper.orders.try_send(("blade2".to_owned(), said(7))).is_err());
+        }
+        assert!(refused > 0, "what waits has no end");
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl Loop {
             self.monitor.note(&mut inner, Kind::Program, &place, None, "smbus-monitor stopped");
         }
         if let Some(member) = self.member {
-            recall::keep_all(&self.monitor);
+            member.kept.keep_all(&self.monitor).await;
             member.links.settings.clone().close().await;
             member.links.group.leave().await;
         }
