@@ -38,7 +38,7 @@ pub fn group(data: &[u8]) -> Reached {
                     Action::Send(_, _, message) => {
                         assert!(message.encode().len() <= MAX_PROGRAM);
                     }
-                    Action::Beat(_, beat) => assert!(beat.encode().len() <= 200),
+                    Action::Beat(_, _, beat) => assert!(beat.encode().len() <= 200),
                     Action::Close(..) => {
                         reached.insert("closed");
                     }

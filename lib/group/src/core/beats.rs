@@ -5,7 +5,7 @@ use secure_link::Name;
 
 use super::peer::{Here, Presence};
 use super::timing::{BEAT, CATCH_UP, FEW, FIRST, SLOW_BEAT};
-use super::{Action, Core, Notice};
+use super::{Action, Core, Notice, Over};
 use crate::wire::{Beat, Flags, Message, Micros};
 
 impl Core {
@@ -35,16 +35,26 @@ impl Core {
         if self.eligibility.eligible() && few { BEAT } else { SLOW_BEAT }
     }
 
+    /// Networks take turns, as most of what a beat costs is the packet. What is new goes over all, and so does a beat to who
+    /// is not heard over two of them.
     pub(super) fn beat_all(&mut self, now: Micros) {
         self.beat_at = now + self.interval();
-        let reached = self.peers.values().filter(|peer| peer.gets_beats());
-        let names = reached.map(|peer| peer.name.clone());
-        for name in names.collect::<Vec<_>>() {
-            self.send_beat(now, &name, false);
+        self.turn = self.turn.wrapping_add(1);
+        let urgent = std::mem::take(&mut self.urgent);
+        let reached = self.peers.values().filter(|peer| peer.gets_beats()).map(|peer| {
+            let turn = peer.turn(now, self.turn).filter(|_| !urgent);
+            (peer.name.clone(), turn.map_or(Over::All, Over::One))
+        });
+        for (name, over) in reached.collect::<Vec<_>>() {
+            self.send_beat_over(over, now, &name, false);
         }
     }
 
     pub(super) fn send_beat(&mut self, now: Micros, name: &Name, probe: bool) {
+        self.send_beat_over(Over::All, now, name, probe);
+    }
+
+    fn send_beat_over(&mut self, over: Over, now: Micros, name: &Name, probe: bool) {
         let (time, error) = self.clock.read(now);
         let (interval, sees) = (self.interval(), self.sees());
         let flags = self.flags();
@@ -66,7 +76,7 @@ impl Core {
             time: time.wrapping_add((peer.beaten - now) as i64),
             time_error: error.map(|error| u32::try_from(error).unwrap_or(u32::MAX)),
         };
-        self.out.push(Action::Beat(name.clone(), beat));
+        self.out.push(Action::Beat(name.clone(), over, beat));
     }
 
     fn flags(&self) -> Flags {
@@ -159,7 +169,7 @@ impl Core {
         }
         if before != (self.flags(), self.manager.clone()) {
             // The others are not kept waiting for the next beat.
-            self.beat_at = now;
+            (self.beat_at, self.urgent) = (now, true);
         }
     }
 

@@ -116,14 +116,23 @@ pub enum Action {
     Ask(Name),
     /// Say something over a link. A push is answered by [`Event::Sent`] when it is written.
     Send(Name, LinkId, Message),
-    /// Send a beat on all networks.
-    Beat(Name, Beat),
+    /// Send a beat.
+    Beat(Name, Over, Beat),
     /// End a link.
     Close(Name, LinkId),
     /// Write the epoch to disk with everything before it, and answer [`Event::Persisted`].
     Persist(u64),
     /// For the program.
     Tell(Notice),
+}
+
+/// Where a beat goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Over all networks.
+    All,
+    /// Over this one, from 0.
+    One(usize),
 }
 
 /// What a program wants to know.
@@ -173,6 +182,10 @@ pub struct Core {
     eligibility: Eligibility,
     manager: Option<Name>,
     beat_at: Micros,
+    /// Counts its beats: networks take turns.
+    turn: usize,
+    /// The next one tells what is not to wait for a turn.
+    urgent: bool,
     next: Micros,
     left: bool,
     counters: Counters,
@@ -193,6 +206,8 @@ impl Core {
             eligibility: Eligibility::new(options.leads),
             manager: None,
             beat_at: now,
+            turn: 0,
+            urgent: false,
             next: now,
             left: false,
             counters: Counters::default(),

@@ -9,7 +9,8 @@ use super::Counters;
 use super::clock::Offset;
 use super::records::Mirror;
 use super::timing::{
-    BEAT, CONNECT, GRACE, LINGER, PROBE, RETRY, RETRY_HERE, RETRY_MOST, suspect_after,
+    BEAT, CONNECT, GRACE, LINGER, NETWORK_BEATS, PROBE, RETRY, RETRY_HERE, RETRY_MOST, SLOW_BEAT,
+    suspect_after,
 };
 use crate::wire::{Beat, Echo, Flags, Life, Micros};
 
@@ -211,6 +212,22 @@ impl Peer {
         self.beats.iter().flatten().max_by_key(|echo| echo.sent).copied()
     }
 
+    /// The networks that its beats have come over lately.
+    pub fn networks(&self, now: Micros) -> impl Iterator<Item = usize> + Clone {
+        let interval = self.here().map_or(SLOW_BEAT, |here| here.interval);
+        let lately = now.saturating_sub(NETWORK_BEATS * interval);
+        let heard = move |beat: &Option<Echo>| beat.is_some_and(|beat| beat.arrived >= lately);
+        self.beats.iter().enumerate().filter(move |at| heard(at.1)).map(|at| at.0)
+    }
+
+    /// Which network a beat to it goes over, when it is here, and heard over two or more.
+    pub fn turn(&self, now: Micros, turn: usize) -> Option<usize> {
+        self.here()?;
+        let mut networks = self.networks(now);
+        let count = networks.clone().count();
+        (count >= 2).then(|| networks.nth(turn % count)).flatten()
+    }
+
     /// Plans the next attempt: later with each, and not at the same time as others.
     pub fn back_off(&mut self, now: Micros) {
         let first = if self.here().is_some() { RETRY_HERE } else { RETRY };
@@ -265,5 +282,32 @@ impl Peer {
         self.manager.clone_from(&beat.manager);
         self.sees = beat.sees;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_take_turns_while_beats_come_over_them() {
+        let name: Name = "blade2".parse().unwrap();
+        let rank = Rank([10, 0, 0, 2].into(), name.clone());
+        let mut peer = Peer::new(name, rank, 0);
+        let turns = |peer: &Peer, now| [0, 1, 2].map(|turn| peer.turn(now, turn));
+        let heard = |arrived| Some(Echo { sent: 1, arrived });
+        let now = 100 * BEAT;
+        peer.beats[0] = heard(now);
+        peer.beats[2] = heard(now);
+        assert_eq!(turns(&peer, now), [None; 3], "it is not here");
+        let here = Here { since: now, heard: now, acked: now, interval: BEAT, probed: 0 };
+        peer.presence = Presence::Here(here);
+        assert_eq!(turns(&peer, now), [Some(0), Some(2), Some(0)]);
+        let last = now + NETWORK_BEATS * BEAT;
+        peer.beats[2] = heard(last);
+        assert_eq!(turns(&peer, last), [Some(0), Some(2), Some(0)]);
+        assert_eq!(turns(&peer, last + 1), [None; 3], "one of two is silent");
+        peer.beats[1] = heard(last);
+        assert_eq!(turns(&peer, last + 1), [Some(1), Some(2), Some(1)]);
     }
 }

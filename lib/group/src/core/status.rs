@@ -85,8 +85,6 @@ impl Core {
                 Presence::Away { since, why } => (Some(why), since),
                 Presence::Here(here) => (None, here.since),
             };
-            let lately = now.saturating_sub(3 * super::timing::SLOW_BEAT);
-            let heard = |n: &usize| peer.beats[*n].is_some_and(|beat| beat.arrived >= lately);
             MemberStatus {
                 name: peer.name.clone(),
                 address: peer.rank.0,
@@ -98,7 +96,7 @@ impl Core {
                 manager: peer.manager.clone(),
                 sees: peer.sees,
                 sees_whom: peer.mirror.as_ref().map(sees_whom).unwrap_or_default(),
-                networks: (0..peer.beats.len()).filter(heard).collect(),
+                networks: peer.networks(now).collect(),
                 round_trip: peer.offset.best(now).map(|best| best.1 * 2),
                 records: peer.mirror.as_ref().map_or(0, |mirror| mirror.iter().count()),
                 current: away.is_none() && peer.mirror.as_ref().is_some_and(|m| m.have().is_some()),

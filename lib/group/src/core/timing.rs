@@ -17,6 +17,9 @@ pub const FIRST: usize = 3;
 
 /// Silence until a member is suspected and probed, in halves of its interval: one beat may be lost.
 pub const SUSPECT_HALVES: Micros = 5;
+/// A network that carried no beat of a member for so many of its intervals is not given a turn: of four networks each has one
+/// in four, and one may be lost.
+pub const NETWORK_BEATS: Micros = 2 * super::MAX_NETWORKS as Micros;
 /// Between two probes of a suspect: a dozen of them, so that it takes more than chance to lose all, and
 /// each is answered at once.
 pub const PROBE: Micros = 15 * MS;

@@ -14,7 +14,7 @@ use super::identity::{Written, ask, asks, is_at};
 use super::link::{self, Link};
 use super::run::{Member, Peer, Unanswered};
 use super::{Happened, SendError};
-use crate::core::{Event, LinkId};
+use crate::core::{Event, LinkId, Over};
 use crate::wire::{Beat, MAX_PROGRAM, Message};
 
 /// Complaints about one member are this far apart.
@@ -82,12 +82,14 @@ impl Member {
         }
     }
 
-    pub(super) fn beat(&mut self, name: &Name, beat: &Beat) {
+    pub(super) fn beat(&mut self, name: &Name, over: Over, beat: &Beat) {
         let Some(peer) = self.peers.get_mut(name) else { return };
         let Some((sealer, _)) = &mut peer.datagrams else { return };
         let bytes = beat.encode();
         for (network, address) in peer.addresses.iter().enumerate() {
-            if let Some(address) = address {
+            if let Some(address) = address
+                && [Over::All, Over::One(network)].contains(&over)
+            {
                 self.sockets.send(network, *address, &sealer.seal(&bytes));
             }
         }

@@ -183,7 +183,7 @@ impl Member {
                 Action::Knock(name) => self.knock(name),
                 Action::Ask(name) => self.ask(&name),
                 Action::Send(name, id, message) => self.send(&name, id, &message),
-                Action::Beat(name, beat) => self.beat(&name, &beat),
+                Action::Beat(name, over, beat) => self.beat(&name, over, &beat),
                 Action::Close(name, id) => self.close(&name, id),
                 Action::Persist(epoch) => self.persist(epoch),
                 Action::Tell(notice) => self.notice(notice),

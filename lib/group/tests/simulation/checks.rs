@@ -55,7 +55,7 @@ impl World {
     /// What is said must be on disk.
     pub fn check_action(&self, of: usize, action: &Action) -> Result<(), String> {
         let epoch = match action {
-            Action::Beat(_, beat) => beat.epoch,
+            Action::Beat(_, _, beat) => beat.epoch,
             Action::Send(_, _, Message::Welcome(welcome)) => welcome.life.epoch,
             Action::Send(_, _, Message::Push(push)) => push.life.epoch,
             _ => return Ok(()),

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use group::core::records::Change;
-use group::core::{Action, Event, LinkId, Notice};
+use group::core::{Action, Event, LinkId, Notice, Over};
 use group::wire::{Beat, Class, Message, Micros};
 use seeds::{Failure, Figures, Rng};
 
@@ -253,7 +253,7 @@ impl World {
                     }
                 }
                 Action::Send(to, id, message) => self.send(of, number(&to), id, message),
-                Action::Beat(to, beat) => self.beat(of, number(&to), &beat),
+                Action::Beat(to, over, beat) => self.beat(of, number(&to), over, &beat),
                 Action::Close(peer, id) => {
                     self.close(of, id);
                     self.forget(of, number(&peer));
@@ -296,10 +296,14 @@ impl World {
         }
     }
 
-    fn beat(&mut self, from: usize, to: usize, beat: &Beat) {
+    fn beat(&mut self, from: usize, to: usize, over: Over, beat: &Beat) {
         let Some(&id) = self.nodes[from].sessions.get(&to) else { return };
         let mut held_back = true;
-        for network in 0..NETWORKS {
+        self.count(match over {
+            Over::All => "beats over all networks",
+            Over::One(_) => "beats over one network",
+        });
+        for network in (0..NETWORKS).filter(|at| [Over::All, Over::One(*at)].contains(&over)) {
             if !self.network.open(from, to, network) || self.rng.permille(self.network.loss) {
                 continue;
             }
