@@ -13,7 +13,8 @@ use std::time::Duration;
 use kernel_abi::async_fd::watch_readable;
 use kernel_abi::ipmi_devintf::{
     self as abi, IPMI_ASYNC_EVENT_RECV_TYPE, IPMI_CMD_RECV_TYPE, IPMI_NUM_CHANNELS,
-    IPMI_RESPONSE_RECV_TYPE, IPMI_RESPONSE_RESPONSE_TYPE, IpmiCmdspecChans, IpmiTimingParms,
+    IPMI_RESPONSE_RECV_TYPE, IPMI_RESPONSE_RESPONSE_TYPE, Interface, IpmiCmdspecChans,
+    IpmiTimingParms,
 };
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -78,29 +79,6 @@ pub struct Devintf {
     /// The interface's own address and LUN per channel.
     defaults: [(u8, u8); IPMI_NUM_CHANNELS],
     interface: Option<Interface>,
-}
-
-/// An interface of the driver in sysfs.
-#[derive(Debug)]
-struct Interface {
-    /// Its node, which goes first when the driver is unbound.
-    node: PathBuf,
-    /// Its link to the BMC, which goes when the driver has let go of all open files.
-    bmc: PathBuf,
-}
-
-impl Interface {
-    fn of(fd: &OwnedFd) -> Option<Self> {
-        let device = nix::sys::stat::fstat(fd).ok()?.st_rdev;
-        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-        let node = PathBuf::from(format!("/sys/dev/char/{major}:{minor}"));
-        let bmc = node.join("device").canonicalize().ok()?.join("bmc");
-        Some(Self { node, bmc })
-    }
-
-    fn is_going(&self) -> bool {
-        !self.node.exists() && self.bmc.is_symlink()
-    }
 }
 
 /// What the BMC says of itself (Get Device ID, IPMI 2.0 section 20.1): the data after the completion code.
@@ -220,9 +198,6 @@ impl Devintf {
     }
 
     /// Returns when the file can be closed: at once, unless the driver is going.
-    ///
-    /// `ipmi_unregister_smi` goes through the open files without holding them, up to Linux 6.15 at least. One
-    /// that is closed meanwhile is freed under its hands: the kernel oopses, or the unbinding hangs.
     pub(super) async fn until_closable(&self) {
         let Some(interface) = &self.interface else { return };
         let gone = async {

@@ -7,6 +7,7 @@
 //! the kernel's header (SEND is `_IOR` and reads from the caller) and are part of the interface now.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -213,6 +214,35 @@ pub struct IpmiTimingParms {
     pub retries: i32,
     /// Time between them, milliseconds; 0 for the driver's default.
     pub retry_time_ms: u32,
+}
+
+/// An interface of the driver in sysfs, by one of its open files.
+#[derive(Debug)]
+pub struct Interface {
+    /// Its node, which goes first when the driver is unbound.
+    node: PathBuf,
+    /// Its link to the BMC, which goes when the driver has let go of all open files.
+    bmc: PathBuf,
+}
+
+impl Interface {
+    /// The one that a file is open at; none if the node is not the driver's own.
+    pub fn of(fd: impl AsFd) -> Option<Self> {
+        let device = nix::sys::stat::fstat(fd).ok()?.st_rdev;
+        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+        let node = PathBuf::from(format!("/sys/dev/char/{major}:{minor}"));
+        let bmc = node.join("device").canonicalize().ok()?.join("bmc");
+        Some(Self { node, bmc })
+    }
+
+    /// Whether the driver is at letting go of its open files, none of which may be closed meanwhile.
+    ///
+    /// `ipmi_unregister_smi` goes through them without holding them, up to Linux 6.15 at least. One that is closed then is
+    /// freed under its hands: the kernel oopses, or the unbinding hangs. It is through in milliseconds, but for the command
+    /// it may be at, and that waits for the BMC.
+    pub fn is_going(&self) -> bool {
+        !self.node.exists() && self.bmc.is_symlink()
+    }
 }
 
 const IOC_WRITE: u32 = 1;
