@@ -18,8 +18,8 @@ use crate::manager::api::{
 use crate::manager::core::Scope;
 use crate::pattern::Pattern;
 use crate::record::DeviceId;
-use crate::service::disk::place;
 use crate::service::run::{Finding, client};
+use crate::service::socket::place;
 
 /// Between two attempts to reach a manager.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -37,7 +37,7 @@ async fn get(ask: &AskArgs) -> Result<Status, ClientError> {
     client(&ask.socket).get_json("/v1/status").await
 }
 
-/// Where a disk that this machine holds by itself is reached; the folder is beside that of the manager's socket.
+/// Where a disk or a BMC that this machine holds by itself is reached; the folder is beside that of the manager's socket.
 fn own_socket(control: &Path, device: DeviceId, function: usize) -> Option<String> {
     let runtime = control.parent()?.parent()?.join("device-manager-attach");
     let path = place(&runtime, device, u8::try_from(function).ok()?);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/etc/midplane/device-manager.toml`: the same file for all parts on a machine.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use daemon_kit::config::{self, ConfigError, HumanDuration};
@@ -10,13 +10,15 @@ use serde::Deserialize;
 
 use crate::pattern::Pattern;
 use crate::policy::{MAX_RULES, Policy, Rule, Verdict};
-use crate::record::Machine;
+use crate::record::{MAX_TEXT, Machine};
 use crate::unit::inventory::Offer;
 
 /// Where it is.
 pub const PATH: &str = "/etc/midplane/device-manager.toml";
 /// Shortest and longest time after which a lease that is not renewed ends.
 const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
+/// Most BMCs of one machine.
+const MAX_BMCS: usize = 16;
 /// Longest time for which a device stays reserved for who lost it.
 const MAX_QUARANTINE: Duration = Duration::from_secs(600);
 
@@ -64,6 +66,7 @@ pub struct RawUnit {
     offer: Vec<Pattern>,
     never: Vec<Pattern>,
     named: Vec<Pattern>,
+    bmcs: Vec<PathBuf>,
 }
 
 impl Default for RawUnit {
@@ -78,6 +81,7 @@ impl Default for RawUnit {
             offer: vec![],
             never: vec![],
             named: vec![],
+            bmcs: vec![],
         }
     }
 }
@@ -163,6 +167,13 @@ impl Config {
             );
             return Err(("named", what));
         }
+        if unit.bmcs.len() > MAX_BMCS {
+            return Err(("bmcs", format!("there are at most {MAX_BMCS}")));
+        }
+        if let Some(node) = unit.bmcs.iter().find(|node| !is_node(node)) {
+            let what = format!("`{}` is no node; write such as /dev/ipmi/1", node.display());
+            return Err(("bmcs", what));
+        }
         let rules = rule.into_iter().map(|rule| {
             let limit_s =
                 rule.limit.map(|limit| u32::try_from(limit.get().as_secs()).unwrap_or(u32::MAX));
@@ -184,10 +195,22 @@ impl Config {
             ttl,
             quarantine,
             insecure: unit.insecure,
-            offer: Offer { offer: unit.offer, never: unit.never, named: unit.named },
+            offer: Offer {
+                offer: unit.offer,
+                never: unit.never,
+                named: unit.named,
+                bmcs: unit.bmcs,
+            },
             policy: Policy { rules: rules.collect() },
         })
     }
+}
+
+/// Something below `/dev`, and nowhere else, short enough to be told.
+fn is_node(path: &Path) -> bool {
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    let short = path.to_str().is_some_and(|text| text.len() < MAX_TEXT / 2);
+    short && path.starts_with("/dev") && path != Path::new("/dev") && path.components().all(plain)
 }
 
 #[cfg(test)]
@@ -214,6 +237,9 @@ mod tests {
             ("[unit]\nnamed = ['']", "names no device"),
             ("[unit]\noffer = ['tpye=x']", "is no key"),
             ("[unit]\nmangers = []", "did you mean `managers`"),
+            ("[unit]\nbmcs = ['ipmi0']", "is no node"),
+            ("[unit]\nbmcs = ['/dev/../etc/x']", "is no node"),
+            ("[unit]\nbmcs = ['/dev']", "is no node"),
             ("[[rule]]\n", "verdict"),
             ("[manager]\nreplication = 'some'", "unknown value"),
         ] {

@@ -4,7 +4,7 @@
 //! * Formats: [`record`] (devices, leases, stamps), [`wire`] (what units, managers and holders tell one
 //!   another), [`streams`] (several connections over one), [`hid`] (reports), [`pattern`], [`config`].
 //! * Cores, without clock, socket or file: [`unit::core`] (who owns devices has the last word on leases),
-//!   [`manager::core`] (lists, finders, requests), [`policy`].
+//!   [`manager::core`] (lists, finders, requests), [`policy`], [`bmc`] (requests of IPMI).
 //! * Shells: [`unit::run`], [`manager::run`], [`service::run`], each a process; [`helper`] is the small one that is root.
 //!
 //! A *unit* has devices and one manager, and leases end only there. A *manager* brokers: it knows devices, answers
@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod bmc;
 pub mod cli;
 pub mod config;
 mod disk;

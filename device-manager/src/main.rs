@@ -86,8 +86,10 @@ async fn act(command: Command) -> anyhow::Result<()> {
             .await;
         }
         Command::Helper(_) => unreachable!("it is run before"),
-        Command::Lease(hold) => return held(hold, false, false, None).await,
-        Command::Attach { hold, keep, link } => return held(hold, true, keep, link).await,
+        Command::Lease(hold) => return held(hold, false, false, (None, false)).await,
+        Command::Attach { hold, keep, link, group } => {
+            return held(hold, true, keep, (link, group)).await;
+        }
         Command::Check { config } => cli::check(config.config.as_deref())?,
         Command::Status { ask } => cli::status(&ask).await?,
         Command::Devices { pattern, ask } => cli::devices(&ask, &pattern).await?,
@@ -113,7 +115,7 @@ async fn held(
     hold: HoldArgs,
     attach: bool,
     keep: bool,
-    link: Option<PathBuf>,
+    (link, group): (Option<PathBuf>, bool),
 ) -> anyhow::Result<()> {
     logging::init("device-manager-attach", hold.places.verbose)?;
     let root = hold.places.root;
@@ -130,6 +132,7 @@ async fn held(
         attach,
         keep,
         link,
+        group,
         socket: hold.socket,
         state: state(root.as_deref(), "device-manager-attach"),
         runtime: runtime(root.as_deref(), "device-manager-attach"),

@@ -195,12 +195,16 @@ pub struct Function {
     pub unavailable: Option<String>,
 }
 
+/// How a BMC is attached.
+pub const BMC_BUS: &str = "ipmi";
 /// All of a device.
 pub const WHOLE: u8 = 0;
 /// The kind of a function that is a disk.
 pub const DISK: &str = "disk";
 /// The kind of one that is a keyboard, a mouse, or another HID device.
 pub const HID: &str = "hid";
+/// The kind of one that is a BMC, by its requests and answers.
+pub const IPMI: &str = "ipmi";
 /// The kind of one that is a serial line.
 pub const SERIAL: &str = "serial";
 
@@ -217,9 +221,9 @@ impl Function {
 pub struct Found {
     /// What tells it from all others of its unit, wherever it is plugged in if it has a serial number.
     pub key: String,
-    /// How it is attached: `usb`.
+    /// How it is attached: `usb`, or `ipmi` for a BMC.
     pub bus: String,
-    /// Where: the kernel's name of the port, such as `2-1`.
+    /// Where: the kernel's name of the port, such as `2-1`, or a BMC's node.
     pub path: String,
     /// What it is, such as `disk`; several for one with several functions.
     pub types: Vec<String>,
@@ -242,6 +246,14 @@ pub struct Found {
     /// Why some of its parts are not, by node. Only at the unit: others see that at the functions.
     #[serde(skip)]
     pub busy: Vec<(String, String)>,
+}
+
+impl Found {
+    /// Whether all of it can be carried, as only a USB device can.
+    #[must_use]
+    pub fn has_whole(&self) -> bool {
+        self.bus != BMC_BUS
+    }
 }
 
 /// A device, as its unit tells of it.

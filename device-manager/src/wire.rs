@@ -312,6 +312,8 @@ pub enum Carried {
     },
     /// A HID device by its reports, in sealed frames of this session.
     Hid(hid::About),
+    /// A BMC by the VM serial protocol: each of its clients is one of [`crate::streams`], sealed likewise.
+    Ipmi,
 }
 
 fn texts(texts: &[&str]) -> bool {
@@ -450,6 +452,7 @@ mod tests {
         let open = FromHolder::Open { no: 300, token: Token([9; 16]) }.encode();
         assert_eq!(open, [&[1, 0, 0xac, 2][..], &[9; 16]].concat());
         assert_eq!(ToHolder::Good(30_000).encode(), [1, 0, 0xb0, 0xea, 1]);
+        assert_eq!(ToHolder::Go(Carried::Ipmi).encode(), [1, 1, 4]);
         assert_eq!(ToUnit::Elsewhere.encode(), [1, 4]);
         let gone = FromUnit::Gone(DeviceId([1; 8]), Stamp { epoch: 1, seq: 2, at: -3 });
         assert_eq!(gone.encode(), [&[1, 2, 16][..], &id, &[1, 2, 5]].concat());

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The part that is root: a few writes to sysfs, the opening of disks and HID devices, and `/dev/uhid`, asked for over a Unix socket by the parts that speak with the network, which
-//! are not root. It looks at each device itself, and at the configuration, before it does what it is asked.
+//! The part that is root: a few writes to sysfs, the opening of disks, HID devices and BMCs, and `/dev/uhid`, asked for over a Unix socket
+//! by the parts that speak with the network, which are not root. It looks at each device itself, and at the configuration, before it does what it is asked.
 
+pub mod bmc;
 pub mod disk;
 pub mod hid;
 pub mod server;
@@ -74,6 +75,13 @@ pub enum Request {
         identity: Identity,
         /// Its node.
         node: String,
+    },
+    /// Open the node of a BMC.
+    OpenBmc {
+        /// The node.
+        node: String,
+        /// What it is to be, as [`Found::descriptors`](crate::record::Found::descriptors).
+        descriptors: u64,
     },
     /// Make a HID device, of which the socket tells by messages of [`crate::hid`]; it goes with the socket.
     MakeHid {

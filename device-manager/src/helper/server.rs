@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use super::usbip::Usbip;
-use super::{Answer, Request, disk, hid, receive, send};
+use super::{Answer, Request, bmc, disk, hid, receive, send};
 use crate::config::Config;
 use crate::pattern::Pattern;
 use crate::record::{Device, DeviceId, Found, Function, Machine, Stamp};
@@ -158,6 +158,13 @@ fn act(
             };
             let opened = hid::open(&usbip, bus_id, identity, node, check);
             beside.opened = opened.map_err(|error| text(&error))?;
+            Ok(Answer::Done)
+        }
+        Request::OpenBmc { node, descriptors } => {
+            let offer = load(options)?.offer;
+            let check = |found: &Found| never(found, &offer.never);
+            let opened = bmc::open(&options.sys, (node, *descriptors), &offer, check);
+            beside.opened = vec![opened.map_err(|error| text(&error))?];
             Ok(Answer::Done)
         }
         Request::MakeHid { about, identity } => {

@@ -145,7 +145,10 @@ pub struct Wanted {
 
 /// The part that is wanted, by its place; none if there is no such.
 fn part(known: &Known, wanted: &Wanted) -> Option<u8> {
-    let Some(kind) = &wanted.function else { return Some(WHOLE) };
+    let Some(kind) = &wanted.function else {
+        // Its only part, where there is no whole.
+        return Some(if known.device.found.has_whole() { WHOLE } else { WHOLE + 1 });
+    };
     let is_it = |function: &Function| {
         function.kind == *kind || function.node.as_deref() == Some(kind.as_str())
     };

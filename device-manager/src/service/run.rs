@@ -14,7 +14,7 @@ use super::find::lease;
 pub use super::find::{Finding, NotLeased, Wanted, client};
 use super::hold::Holding;
 pub use super::hold::NotHeld;
-use super::{disk, hid};
+use super::{hid, socket};
 use crate::helper::usbip::{Exported, Identity, Usbip};
 use crate::helper::{Answer, Helper, Request};
 use crate::link::Link;
@@ -38,15 +38,17 @@ pub struct Options {
     pub attach: bool,
     /// Come back to it when it is lost, and wait for it before.
     pub keep: bool,
-    /// Where a pseudo-terminal of a serial line, or the socket of a disk, is to be found.
+    /// Where a pseudo-terminal of a serial line, or the socket of a disk or a BMC, is to be found.
     pub link: Option<PathBuf>,
+    /// Whether this process's group may connect to such a socket.
+    pub group: bool,
     /// The manager's socket.
     pub socket: PathBuf,
     /// Keys and members below another root.
     pub root: Option<PathBuf>,
     /// The folder for whom it meets.
     pub state: PathBuf,
-    /// The folder for sockets of disks.
+    /// The folder for sockets of disks and BMCs.
     pub runtime: PathBuf,
     /// Where a unit of this machine waits for holders.
     pub unit: PathBuf,
@@ -137,8 +139,8 @@ async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow
             usb(options, &grant, (exported, sealed), link, holding, signals).await
         }
         Carried::Serial => tty(options, &grant, link, holding, signals).await,
-        Carried::Disk { size, read_only } => {
-            disk::hold(options, &grant, (size, read_only), link, holding, signals).await
+        Carried::Disk { .. } | Carried::Ipmi => {
+            socket::hold(options, &grant, &carried, link, holding, signals).await
         }
         Carried::Hid(about) => hid::hold(options, &grant, about, link, holding, signals).await,
     }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::hid;
 use super::run::Happened;
+use super::{bmc, hid};
 use crate::helper::usbip::{Exported, Identity, Usbip};
 use crate::helper::{Helper, Request};
 use crate::link::{Link, Outbox};
-use crate::record::{DISK, Found, HID, WHOLE};
+use crate::record::{DISK, Found, HID, IPMI, WHOLE};
 use crate::wire::{Carried, ToHolder};
 use crate::{disk, ktls, serial};
 
@@ -69,15 +69,24 @@ impl Carrier {
         }
         let happened = self.happened.clone();
         let part = found.parts.get(usize::from(function) - 1).cloned();
-        if let Some((kind, node)) = part.as_ref().filter(|(kind, _)| kind == DISK || kind == HID) {
+        if let Some((kind, node)) =
+            part.as_ref().filter(|(kind, _)| [DISK, HID, IPMI].contains(&kind.as_str()))
+        {
             let (found, node, helper) = (found.clone(), node.clone(), self.helper.clone());
             let (stop, stopped) = oneshot::channel();
-            let task = if kind == DISK {
-                let task = disk::Task { no, found, node, read_only };
-                tokio::spawn(disk::carry(task, helper, link, happened, stopped))
-            } else {
-                let task = hid::Task { no, found, node };
-                tokio::spawn(hid::carry(task, helper, link, happened, stopped))
+            let task = match kind.as_str() {
+                DISK => {
+                    let task = disk::Task { no, found, node, read_only };
+                    tokio::spawn(disk::carry(task, helper, link, happened, stopped))
+                }
+                HID => {
+                    let task = hid::Task { no, found, node };
+                    tokio::spawn(hid::carry(task, helper, link, happened, stopped))
+                }
+                _ => {
+                    let task = bmc::Task { no, found };
+                    tokio::spawn(bmc::carry(task, helper, link, happened, stopped))
+                }
             };
             self.paths.insert(no, DataPath::Waited { stop, task });
             return;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is plugged in, as sysfs tells (`Documentation/ABI/testing/sysfs-bus-usb`).
+//! What is plugged in, as sysfs tells (`Documentation/ABI/testing/sysfs-bus-usb`), and the BMCs that are offered by their nodes.
 //!
 //! A device is known by vendor, product and serial number, wherever it is plugged in; one without a serial number, or with that of another, by
 //! its port as well. What it is comes from its descriptors (USB 2.0, section 9.6), which are there also while it is given
 //! away and has no interfaces here.
 
+pub mod bmc;
 mod hid;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub struct Offer {
     pub never: Vec<Pattern>,
     /// What a machine needs itself is given away only if it fits one of these.
     pub named: Vec<Pattern>,
+    /// Nodes of BMCs; those alone, and whatever `offer` says.
+    pub bmcs: Vec<PathBuf>,
 }
 
 /// Types without which a machine may not be reached any more.
@@ -40,11 +43,14 @@ const SENSITIVE: [&str; 3] = ["keyboard", "network", "hid-boot"];
 /// Looks at all devices of the machine.
 #[must_use]
 pub fn scan(sys: &Path, unit: &Machine, offer: &Offer) -> Vec<Found> {
-    let Ok(folders) = fs::read_dir(sys.join("bus/usb/devices")) else { return vec![] };
-    let mut paths: Vec<PathBuf> = folders.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.sort();
     let mut all: BTreeMap<String, Found> = BTreeMap::new();
-    for path in paths {
+    for found in offer.bmcs.iter().filter_map(|node| bmc::look(sys, node)) {
+        let device = shown(unit, &found);
+        if !offer.never.iter().any(|pattern| pattern.fits(&device)) {
+            all.insert(found.key.clone(), found);
+        }
+    }
+    for path in under(&sys.join("bus/usb/devices"), |_| true) {
         let Some(mut found) = look(&path) else { continue };
         if all.contains_key(&found.key) {
             found.key = format!("{} at {}", found.key, found.path);

@@ -211,7 +211,7 @@ async fn take_up(leases: &mut [Stored], usbip: &Usbip, helper: &Helper, carrier:
         let port = lease.found.path.clone();
         if lease.info.in_use {
             carrier.restored(lease.info.no, &port);
-        } else if !flows(&port) {
+        } else if lease.found.has_whole() && !flows(&port) {
             let _ = helper.ask(Request::GiveBack(port), None).await;
         }
     }

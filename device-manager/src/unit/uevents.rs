@@ -19,7 +19,14 @@ const GROUPS: u32 = 0b11;
 /// Longest event, bytes: `UEVENT_BUFFER_SIZE` and a header.
 const MAX_EVENT: usize = 8192;
 /// What is listened for.
-const SUBSYSTEMS: [&[u8]; 3] = [b"SUBSYSTEM=usb", b"SUBSYSTEM=tty", b"SUBSYSTEM=block"];
+const SUBSYSTEMS: [&[u8]; 5] = [
+    b"SUBSYSTEM=usb",
+    b"SUBSYSTEM=tty",
+    b"SUBSYSTEM=block",
+    b"SUBSYSTEM=ipmi",
+    // The nodes of `ipmi-mux`.
+    b"SUBSYSTEM=cuse",
+];
 
 /// The bell.
 #[derive(Debug)]

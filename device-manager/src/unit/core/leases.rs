@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{Action, ConnId, Micros, Note, OPEN, Stored, Unit};
-use crate::record::{DISK, DeviceId, Found, LeaseInfo, Machine, Taken, cut};
+use crate::record::{DISK, DeviceId, Found, IPMI, LeaseInfo, Machine, Taken, cut};
 use crate::wire::{Carried, FromHolder, Grant, LeaseTerms, Refusal, ToHolder, Token, Wanted};
 
 /// What carries a lease's data.
@@ -107,7 +107,8 @@ impl Unit {
         entry.reserved = None;
         let kind = &entry.device.functions[usize::from(wanted.function)].kind;
         if terms.read_only && kind != DISK {
-            return Err(Refusal::Denied(READ_ONLY.to_owned()));
+            let why = if kind == IPMI { READ_ONLY_BMC } else { READ_ONLY };
+            return Err(Refusal::Denied(why.to_owned()));
         }
         let found = entry.device.found.clone();
         let no = self.number();
@@ -358,5 +359,7 @@ impl Unit {
 /// Why more than a disk cannot be had for reading alone.
 const READ_ONLY: &str =
     "it may only be read, which a disk by itself can be held to: lease it with `--function disk`";
+/// Why a BMC cannot be had so at all: which of its commands change nothing, only its maker knows.
+const READ_ONLY_BMC: &str = "it may only be read, which a BMC cannot be held to";
 /// Why a lease ends that its holder gives back.
 pub const RELEASED: &str = "released";

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A disk by itself at its holder: a Unix socket that speaks NBD, there as long as the lease is, and for this user alone.
+//! A disk or a BMC by itself at its holder: a Unix socket that speaks NBD, or the VM serial protocol, there as long as the lease is, and for
+//! this user alone, or for its group as well.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,15 +15,15 @@ use super::run::{Options, Over, said, stop};
 use crate::link::{Link, listen_local};
 use crate::record::DeviceId;
 use crate::streams::pump;
-use crate::wire::Grant;
+use crate::wire::{Carried, Grant};
 
-/// Where a disk's socket is: at the same place each time that it is held.
+/// Where the socket of a part is: at the same place each time that it is held.
 #[must_use]
 pub fn place(runtime: &Path, device: DeviceId, function: u8) -> PathBuf {
     runtime.join(format!("{device}-{function}.sock"))
 }
 
-/// Where clients find a disk. It is gone with this.
+/// Where clients find a part. It is gone with this.
 struct Door {
     listener: tokio::net::UnixListener,
     path: PathBuf,
@@ -28,12 +31,16 @@ struct Door {
 }
 
 impl Door {
-    /// Listens, for this user alone; with another name for it.
-    fn open(path: PathBuf, link: Option<&Path>) -> anyhow::Result<Self> {
+    /// Listens, for this user alone or for its group as well; with another name for it.
+    fn open(path: PathBuf, group: bool, link: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
         let listener = listen_local(&path).with_context(|| path.display().to_string())?;
+        if group {
+            std::fs::set_permissions(&path, Permissions::from_mode(0o660))
+                .with_context(|| path.display().to_string())?;
+        }
         let mut door = Self { listener, path, link: None };
         if let Some(link) = link {
             let _ = std::fs::remove_file(link);
@@ -53,39 +60,43 @@ impl Drop for Door {
     }
 }
 
-/// Lets clients at a disk, until the lease or the connection is over.
+/// Lets clients at a part, until the lease or the connection is over.
 pub(super) async fn hold(
     options: &Options,
     grant: &Grant,
-    (size, read_only): (u64, bool),
+    carried: &Carried,
     link: Link,
     mut holding: Holding,
     signals: &mut Signals,
 ) -> anyhow::Result<Over> {
     link.keep_alive().context("keep-alive")?;
     let path = place(&options.runtime, grant.device.id, grant.function);
-    let door = match Door::open(path, options.link.as_deref()) {
+    let door = match Door::open(path, options.group, options.link.as_deref()) {
         Ok(door) => door,
         Err(error) => {
             holding.release().await;
             return Err(error);
         }
     };
-    let text = format!(
-        "disk of {} of {} is at nbd+unix:///?socket={}, {size} bytes{}, lease {}",
-        grant.device.id,
-        grant.device.unit,
-        door.path.display(),
-        if read_only { ", read-only" } else { "" },
-        grant.no
-    );
+    let (device, unit, place) = (grant.device.id, &grant.device.unit, door.path.display());
+    let what = match carried {
+        Carried::Disk { size, read_only } => {
+            let how = if *read_only { ", read-only" } else { "" };
+            format!(
+                "disk of {device} of {unit} is at nbd+unix:///?socket={place}, {size} bytes{how}"
+            )
+        }
+        // As `ipmi-mux` wants it.
+        _ => format!("BMC {device} of {unit} is at unix:{place}"),
+    };
+    let text = format!("{what}, lease {}", grant.no);
     println!("{text}");
     notify::ready(&text);
     let over = tokio::select! {
         ended = pump::listen(&door.listener, link) => match ended {
             Ok(()) => Over::Lost(said(&mut holding).await),
             Err(error) => {
-                tracing::debug!(%error, "a disk's connection is over");
+                tracing::debug!(%error, "a connection is over");
                 Over::Lost(said(&mut holding).await)
             }
         },
