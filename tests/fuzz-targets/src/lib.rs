@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod device_bmc;
 mod device_streams;
 mod devices;
 mod devintf;
@@ -28,6 +29,7 @@ mod vm_protocol;
 
 pub use self::group::group;
 pub use config::config;
+pub use device_bmc::device_bmc;
 pub use device_streams::device_streams;
 pub use devices::devices;
 pub use devintf::{COMMANDS, devintf};

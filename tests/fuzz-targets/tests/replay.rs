@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fuzz_targets::drive_disk::drive_disk;
 use fuzz_targets::{
-    Reached, config, device_streams, devices, devintf, drive_config, drive_link, group,
+    Reached, config, device_bmc, device_streams, devices, devintf, drive_config, drive_link, group,
     kvm_control, kvm_frame, kvm_hotkey, kvm_import, kvm_telnet, monitor, nbd_options, nbd_requests,
     secure_link, vm_protocol,
 };
@@ -335,6 +335,25 @@ fn secure_link_corpus() {
             "changed datagram",
             "frame",
             "changed frame",
+        ],
+    );
+}
+
+#[test]
+fn device_bmc_corpus() {
+    replay(
+        "device_bmc",
+        device_bmc,
+        &[
+            "a control",
+            "sent",
+            "answered",
+            "too many",
+            "overdue",
+            "a client goes",
+            "the end",
+            "events are wanted",
+            "too many events",
         ],
     );
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use fuzz_targets::Reached;
 
 mod config;
+mod device_bmc;
 mod device_streams;
 mod devices;
 mod devintf;
@@ -24,6 +25,7 @@ fn main() {
     devintf::write();
     vm_protocol::write();
     config::write();
+    device_bmc::write();
     device_streams::write();
     devices::write();
     drive::write();
