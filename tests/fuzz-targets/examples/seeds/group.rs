@@ -76,7 +76,7 @@ pub fn write() {
     conversation("call", "call", &said(&Message::Call(1, Channel::Program, vec![1])));
     conversation("answer", "answer", &said(&Message::Answer(1, vec![])));
     conversation("kind", "unknown kind", &entry(0, &[1, 200]));
-    conversation("silent", "closed", &entry(0x67, &[]).repeat(20));
+    conversation("silent", "closed", &entry(0x97, &[]).repeat(20));
     conversation("beat", "beat", &beat(11, false));
     conversation("ended", "here", &[entry(6, &[]), entry(7, &[]), entry(5, &[])].concat());
     let envelope = Envelope { reign: Reign::default(), kind: Kind::Vote, payload: vec![1] };
