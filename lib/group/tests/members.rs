@@ -370,7 +370,7 @@ async fn the_next_release_is_understood_and_a_later_one_is_told_why_not() {
     let (stream, session) = release(&machines[0], &machines[1], next).await.unwrap();
     let (mut reader, mut writer) = stream::messages(stream, session.opener, session.sealer);
     let life = Life { epoch: 1, nonce: 7 };
-    let first = Welcome { life, yours: None, have: None, wants: true, manager: None, sees: 1 };
+    let first = Welcome { life, yours: None, have: None, wants: true, manager: None, part: 1 };
     writer.send(&Message::Welcome(first).encode()).await.unwrap();
     let welcome = tokio::time::timeout(LIMIT, reader.next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(Message::decode(&welcome), Ok(Message::Welcome(_))));

@@ -15,10 +15,18 @@ impl Core {
         u8::try_from(here + 1).unwrap_or(u8::MAX)
     }
 
+    /// How large this part of the group is, should it be parted: this member, and who else has been here for a while. Those
+    /// count for neither part who come while the parts meet.
+    fn part(&self, now: Micros) -> u8 {
+        let settled = |peer: &&super::Peer| peer.here().is_some_and(|here| here.settled(now));
+        let here = self.peers.values().filter(settled).count();
+        u8::try_from(here + 1).unwrap_or(u8::MAX)
+    }
+
     /// The same without that peer.
-    pub(super) fn sees_besides(&self, name: &Name) -> u8 {
-        let it = self.peers.get(name).is_some_and(|peer| peer.here().is_some());
-        self.sees() - u8::from(it)
+    pub(super) fn part_besides(&self, now: Micros, name: &Name) -> u8 {
+        let it = self.peers.get(name).and_then(super::Peer::here);
+        self.part(now) - u8::from(it.is_some_and(|here| here.settled(now)))
     }
 
     /// Between this member's beats: where there are many to send them to, those who are far from being the manager are slow.
@@ -56,7 +64,7 @@ impl Core {
 
     fn send_beat_over(&mut self, over: Over, now: Micros, name: &Name, probe: bool) {
         let (time, error) = self.clock.read(now);
-        let (interval, sees) = (self.interval(), self.sees());
+        let (interval, part) = (self.interval(), self.part(now));
         let flags = self.flags();
         let Some(peer) = self.peers.get_mut(name) else { return };
         peer.beaten = now.max(peer.beaten + 1);
@@ -68,7 +76,7 @@ impl Core {
             interval: u16::try_from(interval / 1000).unwrap_or(u16::MAX),
             flags,
             manager: self.manager.clone(),
-            sees,
+            part,
             version: self.records.version(),
             hash: self.records.hash(),
             have: peer.mirror.as_ref().map_or(0, super::records::Mirror::version),
@@ -114,18 +122,18 @@ impl Core {
             self.out.push(Action::Tell(Notice::Here(name.clone())));
             if parted {
                 // It may count this member already.
-                self.give_way(now, name, beat.manager.as_ref(), beat.sees.saturating_sub(1));
+                self.give_way(now, name, beat.manager.as_ref(), beat.part.saturating_sub(1));
             }
             // It waits for the same.
             self.send_beat(now, name, false);
         }
     }
 
-    /// Of a group that was parted the larger part keeps its manager for now. `sees` is how many are in the other's, without this
+    /// Of a group that was parted the larger part keeps its manager for now. `part` is how many are in the other's, without this
     /// member.
-    pub(super) fn give_way(&mut self, now: Micros, name: &Name, manager: Option<&Name>, sees: u8) {
+    pub(super) fn give_way(&mut self, now: Micros, name: &Name, manager: Option<&Name>, part: u8) {
         let other = manager.is_some() && manager != self.manager.as_ref();
-        if other && self.sees_besides(name) < sees {
+        if other && self.part_besides(now, name) < part {
             self.eligibility.hold_down(now);
             self.elect(now);
         }
@@ -158,7 +166,10 @@ impl Core {
             Presence::Here(_) => true,
             Presence::Away { why, .. } => gone(why),
         });
-        self.eligibility.update(now, others, all);
+        // Before the list is read nobody is known, and so nobody is missing.
+        if self.rank.is_some() {
+            self.eligibility.update(now, others, all);
+        }
         let candidates = self.peers.values().filter(|peer| peer.candidate());
         let candidates = candidates.map(|peer| &peer.rank);
         let own = self.rank.as_ref().filter(|_| self.eligibility.eligible() && !self.left);

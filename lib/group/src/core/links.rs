@@ -63,7 +63,7 @@ impl Core {
     }
 
     pub(super) fn linked(&mut self, now: Micros, name: &Name, id: LinkId) {
-        let sees = self.sees_besides(name);
+        let part = self.part_besides(now, name);
         let Some(peer) = self.peers.get_mut(name) else {
             self.out.push(Action::Close(name.clone(), id));
             return;
@@ -79,7 +79,7 @@ impl Core {
             have: peer.mirror.as_ref().and_then(super::records::Mirror::have),
             wants: self.options.replication == Replication::All,
             manager: self.manager.clone(),
-            sees,
+            part,
         };
         self.out.push(Action::Send(name.clone(), id, Message::Welcome(welcome)));
     }

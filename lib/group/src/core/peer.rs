@@ -9,8 +9,8 @@ use super::Counters;
 use super::clock::Offset;
 use super::records::Mirror;
 use super::timing::{
-    BEAT, CONNECT, GRACE, LINGER, NETWORK_BEATS, PROBE, RETRY, RETRY_HERE, RETRY_MOST, SLOW_BEAT,
-    suspect_after,
+    BEAT, CONNECT, GRACE, LINGER, NETWORK_BEATS, PROBE, RETRY, RETRY_HERE, RETRY_MOST, SETTLED,
+    SLOW_BEAT, suspect_after,
 };
 use crate::wire::{Beat, Echo, Flags, Life, Micros};
 
@@ -85,6 +85,11 @@ impl Here {
         self.suspect_at() + GRACE
     }
 
+    /// Whether it counts as one of this part of the group, should it be parted.
+    pub fn settled(&self, now: Micros) -> bool {
+        now >= self.since + SETTLED
+    }
+
     /// When to look again.
     pub fn look_at(&self) -> Micros {
         self.suspect_at().max(self.probed + PROBE).min(self.dead_at())
@@ -105,7 +110,6 @@ pub(super) struct Peer {
     pub flags: Flags,
     /// Whom it takes for the manager.
     pub manager: Option<Name>,
-    pub sees: u8,
     /// The newest beat of it on each network.
     pub beats: [Option<Echo>; MAX_NETWORKS],
     /// When the last beat was sent to it.
@@ -136,7 +140,6 @@ impl Peer {
             life: None,
             flags: Flags::default(),
             manager: None,
-            sees: 0,
             beats: [None; MAX_NETWORKS],
             beaten: 0,
             offset: Offset::default(),
@@ -280,7 +283,6 @@ impl Peer {
             .map(|error| (beat.time.wrapping_sub(beat.sent as i64), u64::from(error)));
         self.flags = beat.flags;
         self.manager.clone_from(&beat.manager);
-        self.sees = beat.sees;
         true
     }
 }

@@ -58,7 +58,7 @@ impl Core {
             self.counters.repaired += 1;
         }
         if !again {
-            self.give_way(now, name, welcome.manager.as_ref(), welcome.sees);
+            self.give_way(now, name, welcome.manager.as_ref(), welcome.part);
         }
         if let Some(yours) = welcome.yours.filter(|yours| older(self.life, *yours)) {
             self.raise(yours.epoch);
@@ -92,7 +92,7 @@ impl Core {
                 have: peer.mirror.as_ref().and_then(Mirror::have),
                 wants: self.options.replication == super::Replication::All,
                 manager: None,
-                sees: 0,
+                part: 0,
             };
             self.out.push(Action::Send(name.clone(), id, Message::Welcome(welcome)));
         }
@@ -154,7 +154,7 @@ fn older(life: Life, known: Life) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::election::Standing;
-    use super::super::timing::{ALONE, BEAT, HOLD_DOWN};
+    use super::super::timing::{ALONE, BEAT, HOLD_DOWN, SETTLED};
     use super::super::{Event, Listed, Options, Replication};
     use super::*;
     use crate::wire::{Beat, Echo, Flags};
@@ -180,29 +180,36 @@ mod tests {
         core
     }
 
-    fn welcome(manager: Option<Name>, sees: u8) -> Welcome {
-        let life = Life { epoch: 1, nonce: 2 };
-        Welcome { life, yours: None, have: None, wants: true, manager, sees }
+    #[test]
+    fn who_knows_no_list_yet_is_not_the_manager_of_nobody() {
+        let life = Life { epoch: 1, nonce: 1 };
+        let own = name("blade1");
+        let options =
+            Options { own: own.clone(), life, replication: Replication::All, leads: true };
+        let mut core = Core::new(options, 0, 0);
+        let _ = core.handle(0, Event::Tick);
+        assert_eq!((core.manager.clone(), core.eligibility.eligible()), (None, false));
+        let alone = vec![Listed { name: own.clone(), address: [10, 0, 0, 1].into() }];
+        let _ = core.handle(1, Event::List(alone));
+        assert_eq!(core.manager, Some(own), "nobody is missing");
     }
 
-    /// It meets one that sees `sees` members and has another manager.
-    fn meets(sees: u8) -> Standing {
+    fn welcome(manager: Option<Name>, part: u8) -> Welcome {
+        let life = Life { epoch: 1, nonce: 2 };
+        Welcome { life, yours: None, have: None, wants: true, manager, part }
+    }
+
+    /// It meets one whose part has `part` members and another manager.
+    fn meets(part: u8) -> Standing {
         let (mut core, now) = (alone(), 3 * ALONE);
         let _ = core.handle(now, Event::Linked(name("blade2"), 1));
-        let welcome = Message::Welcome(welcome(Some(name("blade2")), sees));
+        let welcome = Message::Welcome(welcome(Some(name("blade2")), part));
         let _ = core.handle(now, Event::Message(name("blade2"), 1, welcome));
         core.eligibility.standing().1
     }
 
-    /// The same after both heard nothing of each other for so short a time that their link stayed.
-    fn hears_again(sees: u8) -> (Standing, Micros) {
-        let mut core = alone();
-        let blade2 = name("blade2");
-        let mut now = 3 * ALONE;
-        let _ = core.handle(now, Event::Linked(blade2.clone(), 1));
-        let welcome = Message::Welcome(welcome(None, 1));
-        let _ = core.handle(now, Event::Message(blade2.clone(), 1, welcome));
-        let beat = |now, manager: &str, sees| Beat {
+    fn beat(now: Micros, manager: &str, part: u8) -> Beat {
+        Beat {
             sent: now,
             epoch: 1,
             echo: Some(Echo { sent: now, arrived: now }),
@@ -210,25 +217,66 @@ mod tests {
             interval: 100,
             flags: Flags::default(),
             manager: Some(name(manager)),
-            sees,
+            part,
             version: 0,
             hash: 0,
             have: 0,
             time: 0,
             time_error: None,
-        };
-        let first = Event::Beat(blade2.clone(), 0, beat(now, "blade1", 2));
-        let _ = core.handle(now, first);
-        assert!(core.peers[&blade2].here().is_some(), "it answers");
+        }
+    }
+
+    /// Another one comes, by itself.
+    fn comes(core: &mut Core, now: Micros, other: &Name) {
+        let _ = core.handle(now, Event::Linked(other.clone(), 1));
+        let welcome = Message::Welcome(welcome(None, 1));
+        let _ = core.handle(now, Event::Message(other.clone(), 1, welcome));
+        let _ = core.handle(now, Event::Beat(other.clone(), 0, beat(now, "blade1", 2)));
+        assert!(core.peers[other].here().is_some(), "it answers");
+    }
+
+    /// The same after both heard nothing of each other for so short a time that their link stayed.
+    fn hears_again(part: u8) -> (Standing, Micros) {
+        let mut core = alone();
+        let blade2 = name("blade2");
+        let mut now = 3 * ALONE;
+        comes(&mut core, now, &blade2);
         while core.peers[&blade2].here().is_some() {
             now += BEAT / 2;
             let _ = core.handle(now, Event::Tick);
         }
         assert!(core.peers[&blade2].lingers(), "its link is there still");
-        let again = Event::Beat(blade2.clone(), 0, beat(now, "blade2", sees));
+        let again = Event::Beat(blade2.clone(), 0, beat(now, "blade2", part));
         let _ = core.handle(now, again);
         assert!(core.peers[&blade2].here().is_some(), "it is here without another link");
         (core.eligibility.standing().1, now)
+    }
+
+    /// Two parts meet: each member of the other's that is met first would make this one larger, and all would wait for all.
+    #[test]
+    fn who_has_just_come_counts_for_no_part() {
+        let (mut core, now) = (alone(), 3 * ALONE);
+        let blade3 = name("blade3");
+        comes(&mut core, now, &blade3);
+        let hears = |core: &mut Core, at| {
+            let heard = Event::Beat(blade3.clone(), 0, beat(at, "blade1", 2));
+            let actions = [core.handle(at, heard), core.handle(at, Event::Tick)].concat();
+            let told = actions.into_iter().filter_map(|action| match action {
+                Action::Beat(_, _, beat) => Some(beat.part),
+                _ => None,
+            });
+            told.collect::<Vec<_>>()
+        };
+        let soon = (now + BEAT..now + SETTLED).step_by(BEAT as usize);
+        let told: Vec<_> = soon.flat_map(|at| hears(&mut core, at)).collect();
+        assert!(told.len() > 3 && told.iter().all(|part| *part == 1), "{told:?}");
+        assert_eq!(core.sees(), 2);
+        let (now, mut soon) = (now + SETTLED, core.clone());
+        assert_eq!(core.part_besides(now, &name("blade2")), 2, "it has been here for a while");
+        let _ = soon.handle(now - 1, Event::Linked(name("blade2"), 2));
+        let other = Message::Welcome(welcome(Some(name("blade2")), 2));
+        let _ = soon.handle(now - 1, Event::Message(name("blade2"), 2, other));
+        assert_eq!(soon.eligibility.standing().1, Standing::Waiting(Some(now - 1 + HOLD_DOWN)));
     }
 
     #[test]
@@ -237,6 +285,6 @@ mod tests {
         assert_eq!(meets(1), Standing::Eligible, "of two as large as one another the first stays");
         let (standing, now) = hears_again(5);
         assert_eq!(standing, Standing::Waiting(Some(now + HOLD_DOWN)));
-        assert_eq!(hears_again(2).0, Standing::Eligible, "it sees two with this member");
+        assert_eq!(hears_again(2).0, Standing::Eligible, "it counts two with this member");
     }
 }

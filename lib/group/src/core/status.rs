@@ -33,8 +33,6 @@ pub struct MemberStatus {
     pub active: bool,
     /// Whom it takes for the manager.
     pub manager: Option<Name>,
-    /// How many members it sees, itself counted.
-    pub sees: u8,
     /// Whom it sees, as it has told with [`SEES`].
     pub sees_whom: Vec<Name>,
     /// Which networks its beats have come over lately.
@@ -94,7 +92,6 @@ impl Core {
                 eligible: peer.flags.eligible,
                 active: peer.flags.active,
                 manager: peer.manager.clone(),
-                sees: peer.sees,
                 sees_whom: peer.mirror.as_ref().map(sees_whom).unwrap_or_default(),
                 networks: peer.networks(now).collect(),
                 round_trip: peer.offset.best(now).map(|best| best.1 * 2),

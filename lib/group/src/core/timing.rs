@@ -36,6 +36,9 @@ pub const HOLD_DOWN: Micros = 5_000 * MS;
 /// A group without anybody eligible waits so long for those that are missing, and then goes on without.
 pub const ALONE: Micros = 1_000 * MS;
 
+/// Who is here for so long counts where the parts of a group compare how large they are: parts that meet are one by then.
+pub const SETTLED: Micros = 1_000 * MS;
+
 /// Between two attempts at a link, doubled with each until [`RETRY_MOST`].
 pub const RETRY: Micros = 100 * MS;
 /// The same while beats of it come or came just now: a program that ends closes its links before its port, which then

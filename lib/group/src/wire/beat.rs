@@ -44,8 +44,8 @@ pub struct Beat {
     /// Whom it takes for the active manager.
     #[serde(with = "name")]
     pub manager: Option<Name>,
-    /// How many members it sees, itself counted.
-    pub sees: u8,
+    /// How many members it has seen for a while, itself counted.
+    pub part: u8,
     /// The version of its records.
     pub version: u64,
     /// Their hash.

@@ -28,8 +28,8 @@ pub struct Welcome {
     /// Whom the sender takes for the manager.
     #[serde(with = "name")]
     pub manager: Option<Name>,
-    /// How many members the sender sees, itself counted and the receiver not.
-    pub sees: u8,
+    /// How many members the sender has seen for a while, itself counted and the receiver not.
+    pub part: u8,
 }
 
 /// Changes of the sender's records, in the order of their versions.

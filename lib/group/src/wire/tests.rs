@@ -31,7 +31,7 @@ fn beat() -> Beat {
         interval: 100,
         flags: Flags { eligible: true, active: false },
         manager: Some("blade1".parse().unwrap()),
-        sees: 8,
+        part: 8,
         version: 7,
         hash: 0xffff_ffff_ffff_ffff,
         have: 9,
@@ -49,7 +49,7 @@ fn version_1_stays_as_it_is() {
         have: Some((life(), 300)),
         wants: true,
         manager: Some("blade1".parse().unwrap()),
-        sees: 7,
+        part: 7,
     };
     let push = Push {
         life: life(),
@@ -92,7 +92,7 @@ fn a_beat_fits_the_smallest_packet() {
         interval: u16::MAX,
         flags: Flags { eligible: true, active: true },
         manager: Some("x".repeat(Name::MAX_LEN).parse().unwrap()),
-        sees: u8::MAX,
+        part: u8::MAX,
         version: u64::MAX,
         hash: u64::MAX,
         have: u64::MAX,

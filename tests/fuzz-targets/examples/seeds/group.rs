@@ -22,7 +22,7 @@ fn said(message: &Message) -> Vec<u8> {
 
 fn welcome() -> Welcome {
     let have = Some((Life { epoch: 5, nonce: 1 }, 0));
-    Welcome { life: LIFE, yours: None, have, wants: true, manager: None, sees: 1 }
+    Welcome { life: LIFE, yours: None, have, wants: true, manager: None, part: 1 }
 }
 
 fn beat(sent: u64, active: bool) -> Vec<u8> {
@@ -34,7 +34,7 @@ fn beat(sent: u64, active: bool) -> Vec<u8> {
         interval: 100,
         flags: Flags { eligible: active, active },
         manager: Some("a".parse().expect("a name")),
-        sees: 2,
+        part: 2,
         version: 1,
         hash: 0,
         have: 0,
