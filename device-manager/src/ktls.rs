@@ -8,10 +8,19 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use secure_link::Secret;
 
 use crate::link::DataKeys;
+
+/// Whether this kernel has TLS. Asked of a socket that is not connected: where there is one, it refuses that (`tls_init`).
+#[must_use]
+pub fn is_there() -> bool {
+    let kind = (AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    socket(kind.0, kind.1, kind.2, kind.3)
+        .is_ok_and(|fd| setsockopt(&fd, sockopt::TcpUlp::default(), b"tls") != Err(Errno::ENOENT))
+}
 
 /// Seals what is sent and opens what comes, from here on. In a thread of its own: the first time the kernel tries its ciphers out.
 ///

@@ -17,6 +17,7 @@ pub mod bmc;
 pub mod cli;
 pub mod config;
 mod disk;
+mod frames;
 pub mod helper;
 pub mod hid;
 mod ktls;

@@ -276,6 +276,13 @@ pub enum FromHolder {
     Renew,
     /// It is needed no more.
     Release,
+    /// As [`FromHolder::Data`], of a holder whose kernel has no TLS.
+    Framed {
+        /// The lease.
+        no: u64,
+        /// Its token.
+        token: Token,
+    },
 }
 
 /// A unit to a holder.
@@ -314,6 +321,13 @@ pub enum Carried {
     Hid(hid::About),
     /// A BMC by the VM serial protocol: each of its clients is one of [`crate::streams`], sealed likewise.
     Ipmi,
+    /// The kernel's USB/IP as [`Carried::Usbip`], in sealed frames of this session: see [`crate::frames`].
+    Framed {
+        /// As [`Carried::Usbip`].
+        devid: u32,
+        /// Likewise.
+        speed: u32,
+    },
 }
 
 fn texts(texts: &[&str]) -> bool {
@@ -453,6 +467,9 @@ mod tests {
         assert_eq!(open, [&[1, 0, 0xac, 2][..], &[9; 16]].concat());
         assert_eq!(ToHolder::Good(30_000).encode(), [1, 0, 0xb0, 0xea, 1]);
         assert_eq!(ToHolder::Go(Carried::Ipmi).encode(), [1, 1, 4]);
+        let framed = FromHolder::Framed { no: 300, token: Token([9; 16]) }.encode();
+        assert_eq!(framed, [&[1, 4, 0xac, 2][..], &[9; 16]].concat());
+        assert_eq!(ToHolder::Go(Carried::Framed { devid: 2, speed: 3 }).encode(), [1, 1, 5, 2, 3]);
         assert_eq!(ToUnit::Elsewhere.encode(), [1, 4]);
         let gone = FromUnit::Gone(DeviceId([1; 8]), Stamp { epoch: 1, seq: 2, at: -3 });
         assert_eq!(gone.encode(), [&[1, 2, 16][..], &id, &[1, 2, 5]].concat());

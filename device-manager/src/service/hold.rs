@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::ktls;
 use crate::link::{Chain, Link};
 use crate::trust::{Role, Trust};
 use crate::wire::{Carried, FromHolder, Grant, ToHolder};
@@ -112,7 +113,11 @@ impl Holding {
     pub async fn data(&mut self) -> Result<(Carried, Link), NotHeld> {
         let mut link =
             self.dial().await.ok_or(NotHeld::Ended("the unit is not reached".to_owned()))?;
-        let data = FromHolder::Data { no: self.grant.no, token: self.grant.token.clone() };
+        let (no, token) = (self.grant.no, self.grant.token.clone());
+        let data = match ktls::is_there() {
+            true => FromHolder::Data { no, token },
+            false => FromHolder::Framed { no, token },
+        };
         let sent = link.outbox.send(&data).await;
         sent.map_err(|error| NotHeld::Ended(error.to_string()))?;
         match timeout(ANSWER, link.inbox.next::<ToHolder>()).await {

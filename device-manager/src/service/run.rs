@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `lease` and `attach`: hold a device until a signal, and with `--keep` come back to it whenever it is lost.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::helper::{Answer, Helper, Request};
 use crate::link::Link;
 use crate::trust::Trust;
 use crate::wire::{Carried, Grant};
-use crate::{ktls, serial};
+use crate::{frames, ktls, serial};
 
 /// Pauses between attempts: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
@@ -135,8 +136,19 @@ async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow
     };
     match carried {
         Carried::Usbip { devid, speed, sealed } => {
+            let fd = hand_over(link, sealed).await?;
             let exported = Exported { devid, speed };
-            usb(options, &grant, (exported, sealed), link, holding, signals).await
+            usb(options, &grant, exported, fd, holding, signals).await
+        }
+        Carried::Framed { devid, speed } => {
+            let (fd, ours) = frames::pair().context("a socket pair")?;
+            tracing::info!(
+                "without the kernel's TLS, the module `tls`, on both machines this process carries the data"
+            );
+            // It ends with the kernel's end, which is closed when the device is detached.
+            tokio::spawn(frames::pump(ours, link));
+            let exported = Exported { devid, speed };
+            usb(options, &grant, exported, fd, holding, signals).await
         }
         Carried::Serial => tty(options, &grant, link, holding, signals).await,
         Carried::Disk { .. } | Carried::Ipmi => {
@@ -146,24 +158,31 @@ async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow
     }
 }
 
-async fn usb(
-    options: &Options,
-    grant: &Grant,
-    (exported, sealed): (Exported, bool),
-    link: Link,
-    mut holding: Holding,
-    signals: &mut Signals,
-) -> anyhow::Result<Over> {
+/// The link's connection, for the kernel.
+async fn hand_over(link: Link, sealed: bool) -> anyhow::Result<OwnedFd> {
     let raw = link.into_raw();
     if raw.keys.is_some() {
         ktls::keep_alive(&raw.fd)?;
-    }
-    let fd = match raw.keys.filter(|_| sealed) {
-        Some(keys) => {
-            ktls::seal(raw.fd, keys).await.context("the kernel's TLS, by the module `tls`")?
+        if !sealed {
+            tracing::warn!("data are carried in clear, as the unit's configuration says");
         }
-        None => raw.fd,
-    };
+    }
+    match raw.keys.filter(|_| sealed) {
+        Some(keys) => {
+            ktls::seal(raw.fd, keys).await.context("the kernel's TLS, by the module `tls`")
+        }
+        None => Ok(raw.fd),
+    }
+}
+
+async fn usb(
+    options: &Options,
+    grant: &Grant,
+    exported: Exported,
+    fd: OwnedFd,
+    mut holding: Holding,
+    signals: &mut Signals,
+) -> anyhow::Result<Over> {
     let helper = Helper::at(options.helper.clone());
     let request = Request::Import { exported, identity: Identity::of(&grant.device.found) };
     let imported = tokio::select! {
@@ -185,7 +204,7 @@ async fn usb(
         grant.device.id, grant.device.unit, grant.no
     );
     println!("{text}");
-    tracing::info!(device = %grant.device.id, unit = %grant.device.unit, port, bus_id, lease = grant.no, sealed, "attached");
+    tracing::info!(device = %grant.device.id, unit = %grant.device.unit, port, bus_id, lease = grant.no, "attached");
     notify::ready(&text);
     let mut watch = interval(WATCH);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);

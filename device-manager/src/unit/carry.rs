@@ -14,7 +14,18 @@ use crate::helper::{Helper, Request};
 use crate::link::{Link, Outbox};
 use crate::record::{DISK, Found, HID, IPMI, WHOLE};
 use crate::wire::{Carried, ToHolder};
-use crate::{disk, ktls, serial};
+use crate::{disk, frames, ktls, serial};
+
+/// How a lease is to be carried.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Which part of the device, by its place.
+    pub function: u8,
+    /// Whether nothing may be written.
+    pub read_only: bool,
+    /// Whether the holder's kernel has no TLS.
+    pub framed: bool,
+}
 
 /// All of a unit's.
 #[derive(Debug)]
@@ -53,16 +64,21 @@ impl Carrier {
         self.paths.insert(no, DataPath::Usb { bus_id: bus_id.to_owned(), watched: true });
     }
 
-    /// Hands a holder's connection to a device, or to a part of it, perhaps for reading alone.
-    pub fn carry(&mut self, no: u64, link: Link, found: &Found, part: (u8, bool)) {
-        let (function, read_only) = part;
+    /// Hands a holder's connection to a device, or to a part of it.
+    pub fn carry(&mut self, no: u64, link: Link, found: &Found, how: How) {
+        let How { function, read_only, framed } = how;
         if function == WHOLE {
             let path = DataPath::Usb { bus_id: found.path.clone(), watched: false };
             self.paths.insert(no, path);
             let (helper, usbip) = (self.helper.clone(), self.sys.clone());
-            let (insecure, found, happened) = (self.insecure, found.clone(), self.happened.clone());
+            let sealing = match self.insecure {
+                true => Sealing::None,
+                false if framed || !ktls::is_there() => Sealing::Frames,
+                false => Sealing::Kernel,
+            };
+            let (found, happened) = (found.clone(), self.happened.clone());
             tokio::spawn(async move {
-                let result = export(&helper, &usbip, insecure, link, &found).await;
+                let result = export(&helper, &usbip, sealing, link, &found).await;
                 let _ = happened.send(Happened::Carries(no, result)).await;
             });
             return;
@@ -183,17 +199,37 @@ fn look(sys: &Path, bus_id: &str) -> Option<Exported> {
     Usbip::new(sys).look(bus_id)
 }
 
+/// How USB/IP between machines is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sealing {
+    None,
+    /// By the kernel's TLS.
+    Kernel,
+    /// In [`frames`].
+    Frames,
+}
+
 async fn export(
     helper: &Helper,
     sys: &Path,
-    insecure: bool,
+    sealing: Sealing,
     mut link: Link,
     found: &Found,
 ) -> Result<Carried, String> {
     let gone = || "the device is gone".to_owned();
     let Exported { devid, speed } = look(sys, &found.path).ok_or_else(gone)?;
+    let request = Request::Export { bus_id: found.path.clone(), identity: Identity::of(found) };
     // Between two processes of one machine nobody listens.
-    let keys = link.raw.keys.clone().filter(|_| !insecure);
+    if sealing == Sealing::Frames && link.raw.keys.is_some() {
+        let carried = Carried::Framed { devid, speed };
+        go(&mut link.outbox, &carried).await?;
+        let (kernel, ours) = frames::pair().map_err(|error| format!("a socket pair: {error}"))?;
+        helper.ask(request, Some(kernel)).await.map_err(|error| error.to_string())?;
+        // It ends with the kernel's end, which whoever cuts the device closes.
+        tokio::spawn(frames::pump(ours, link));
+        return Ok(carried);
+    }
+    let keys = link.raw.keys.clone().filter(|_| sealing == Sealing::Kernel);
     let carried = Carried::Usbip { devid, speed, sealed: keys.is_some() };
     go(&mut link.outbox, &carried).await?;
     let raw = link.into_raw();
@@ -208,7 +244,6 @@ async fn export(
     } else {
         sealed = raw.fd;
     }
-    let request = Request::Export { bus_id: found.path.clone(), identity: Identity::of(found) };
     helper.ask(request, Some(sealed)).await.map_err(|error| error.to_string())?;
     Ok(carried)
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::carry::Carrier;
+use super::carry::{Carrier, How};
 use super::core::{Action, ConnId, Event, Micros, Note, Options, Stored, Unit};
 use super::disk::Disk;
 use super::inventory;
@@ -97,8 +97,8 @@ struct ManagerLink {
 enum HolderConn {
     /// Over which a lease is renewed.
     Control { out: mpsc::Sender<ToHolder>, reader: AbortHandle },
-    /// That is to carry data.
-    Data(Box<Link>),
+    /// That is to carry data, and whether the kernel at its other end has no TLS.
+    Data(Box<Link>, bool),
 }
 
 struct Shell {
@@ -371,8 +371,9 @@ impl Shell {
 
     fn first(&mut self, link: Box<Link>, said: FromHolder) {
         let (conn, machine) = (self.number(), link.machine.clone());
-        if matches!(said, FromHolder::Data { .. }) {
-            self.holders.insert(conn, HolderConn::Data(link));
+        if let FromHolder::Data { .. } | FromHolder::Framed { .. } = said {
+            let framed = matches!(said, FromHolder::Framed { .. });
+            self.holders.insert(conn, HolderConn::Data(link, framed));
         } else {
             let Link { inbox, outbox, .. } = *link;
             let reading = read_holder(conn, machine.clone(), inbox, self.happened.clone());
@@ -405,13 +406,14 @@ impl Shell {
                         let full = out.try_send(message).is_err();
                         full.then(|| self.hang(conn));
                     }
-                    Some(HolderConn::Data(_)) => self.turn_away(conn, message),
+                    Some(HolderConn::Data(..)) => self.turn_away(conn, message),
                     None => {}
                 },
                 Action::Hang(conn) => self.hang(conn),
                 Action::Carry { no, conn, found, function, read_only } => {
-                    if let Some(HolderConn::Data(link)) = self.holders.remove(&conn) {
-                        self.carrier.carry(no, *link, &found, (function, read_only));
+                    if let Some(HolderConn::Data(link, framed)) = self.holders.remove(&conn) {
+                        let how = How { function, read_only, framed };
+                        self.carrier.carry(no, *link, &found, how);
                     }
                 }
                 Action::Cut(no) => self.carrier.cut(no),
@@ -439,7 +441,7 @@ impl Shell {
 
     /// Who came for data and may not have any is told why.
     fn turn_away(&mut self, conn: ConnId, message: ToHolder) {
-        if let Some(HolderConn::Data(mut link)) = self.holders.remove(&conn) {
+        if let Some(HolderConn::Data(mut link, _)) = self.holders.remove(&conn) {
             tokio::spawn(async move { link.outbox.send(&message).await });
         }
     }

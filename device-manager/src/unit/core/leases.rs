@@ -208,7 +208,9 @@ impl Unit {
 
     pub(super) fn came(&mut self, now: Micros, conn: ConnId, machine: &Machine, said: FromHolder) {
         let (no, token) = match &said {
-            FromHolder::Open { no, token } | FromHolder::Data { no, token } => (*no, token),
+            FromHolder::Open { no, token }
+            | FromHolder::Data { no, token }
+            | FromHolder::Framed { no, token } => (*no, token),
             FromHolder::Renew | FromHolder::Release => return self.renewed(now, conn, &said),
         };
         let good = self.leases.get(&no).filter(|lease| {

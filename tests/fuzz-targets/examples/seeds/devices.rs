@@ -102,6 +102,8 @@ pub fn write() {
     seed("pattern", "it fits", &entry(5, b"type=disk,x vendor=1d* model!='a b'"));
     let go = ToHolder::Go(Carried::Usbip { devid: 1, speed: 3, sealed: true });
     seed("go", "to a holder", &entry(6, &go.encode()));
+    let framed = FromHolder::Framed { no: 1, token: Token([0; 16]) };
+    seed("stranger-framed", "turned away", &entry(3, &framed.encode()));
     let (name, descriptor) = ("K".to_owned(), Bytes(vec![0x75, 8, 0x95, 1, 0x91, 2]));
     let about = About { name, bus: 3, vendor: 0x1d6b, product: 0x104, descriptor };
     let go = ToHolder::Go(Carried::Hid(about));
