@@ -66,6 +66,7 @@ pub struct RawUnit {
     offer: Vec<Pattern>,
     never: Vec<Pattern>,
     named: Vec<Pattern>,
+    setup: Vec<Pattern>,
     bmcs: Vec<PathBuf>,
 }
 
@@ -81,6 +82,7 @@ impl Default for RawUnit {
             offer: vec![],
             never: vec![],
             named: vec![],
+            setup: vec![],
             bmcs: vec![],
         }
     }
@@ -199,6 +201,7 @@ impl Config {
                 offer: unit.offer,
                 never: unit.never,
                 named: unit.named,
+                setup: unit.setup,
                 bmcs: unit.bmcs,
             },
             policy: Policy { rules: rules.collect() },

@@ -246,6 +246,9 @@ pub struct Found {
     /// Why some of its parts are not, by node. Only at the unit: others see that at the functions.
     #[serde(skip)]
     pub busy: Vec<(String, String)>,
+    /// Whether it is to be set up before its parts are used by themselves. Only at the unit, likewise.
+    #[serde(skip)]
+    pub needs_setup: bool,
 }
 
 impl Found {
@@ -343,6 +346,7 @@ pub(crate) mod tests {
             parts: vec![],
             unavailable: None,
             busy: vec![],
+            needs_setup: false,
         };
         Device {
             id: DeviceId::new(&unit, serial),

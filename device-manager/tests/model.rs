@@ -94,6 +94,7 @@ fn found() -> Found {
         parts: vec![],
         unavailable: None,
         busy: vec![],
+        needs_setup: false,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Offer {
     pub never: Vec<Pattern>,
     /// What a machine needs itself is given away only if it fits one of these.
     pub named: Vec<Pattern>,
+    /// Those that fit one of these are set up before their parts are given away.
+    pub setup: Vec<Pattern>,
     /// Nodes of BMCs; those alone, and whatever `offer` says.
     pub bmcs: Vec<PathBuf>,
 }
@@ -63,6 +65,7 @@ pub fn scan(sys: &Path, unit: &Machine, offer: &Offer) -> Vec<Found> {
             continue;
         }
         let named = fits(&offer.named);
+        found.needs_setup = fits(&offer.setup);
         found.unavailable = withheld(&path, &found).filter(|_| !named);
         if let Some(why) = kept_keyboard(&found).filter(|_| !named) {
             let parts = found.parts.iter().filter(|(kind, _)| kind == HID);
@@ -167,6 +170,7 @@ pub fn look(path: &Path) -> Option<Found> {
         parts,
         unavailable: None,
         busy,
+        needs_setup: false,
     })
 }
 

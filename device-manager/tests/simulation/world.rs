@@ -726,5 +726,6 @@ pub fn found(port: usize, version: u64) -> Found {
         parts: vec![],
         unavailable: None,
         busy: vec![],
+        needs_setup: false,
     }
 }

@@ -51,6 +51,7 @@ fn a_unit() -> Unit {
         parts: vec![("serial".to_owned(), "/dev/ttyACM0".to_owned())],
         unavailable: None,
         busy: vec![],
+        needs_setup: false,
     };
     let name = || "m".parse().expect("a name");
     for event in [

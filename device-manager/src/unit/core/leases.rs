@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{Action, ConnId, Micros, Note, OPEN, Stored, Unit};
-use crate::record::{DISK, DeviceId, Found, IPMI, LeaseInfo, Machine, Taken, cut};
+use crate::record::{DISK, DeviceId, Found, IPMI, LeaseInfo, Machine, Taken, WHOLE, cut};
 use crate::wire::{Carried, FromHolder, Grant, LeaseTerms, Refusal, ToHolder, Token, Wanted};
 
 /// What carries a lease's data.
@@ -342,9 +342,14 @@ impl Unit {
     fn finish(&mut self, now: Micros, no: u64) {
         let Some(lease) = self.leases.remove(&no) else { return };
         let why = lease.ending.unwrap_or_default();
+        // Who lost it did not finish.
+        let is_released = why == RELEASED;
         let note = Note::Ended(no, lease.device, lease.info.holder, why);
         self.out.push(Action::Note(note));
         self.show(lease.device, no, None);
+        if lease.function == WHOLE && lease.info.in_use && is_released {
+            self.set_up(lease.device);
+        }
         self.tell(now, lease.device);
     }
 

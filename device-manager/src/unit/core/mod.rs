@@ -20,7 +20,7 @@ use group::core::clock::{Clock, Offset};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{
-    Device, DeviceId, Found, Function, Holder, LeaseInfo, MAX_DEVICES, Machine, Stamp,
+    Device, DeviceId, Found, Function, Holder, LeaseInfo, MAX_DEVICES, Machine, Stamp, WHOLE,
 };
 use crate::wire::{Beat, Carried, FromHolder, FromUnit, ToHolder, ToUnit, Token};
 pub use leases::{Lease, RELEASED};
@@ -42,6 +42,9 @@ pub const CONNECT: Micros = 2_000_000;
 pub const PAUSE: (Micros, Micros) = (100_000, 2_000_000);
 /// Who was granted a lease comes for it within this time.
 pub const OPEN: Micros = 10_000_000;
+
+/// Why a part of a device is not to be had that needs to be set up.
+const NO_SETUP: &str = "it is to be set up first: attach all of it, set it up, and give it back";
 
 /// What does not change while the unit runs.
 #[derive(Debug, Clone)]
@@ -183,6 +186,8 @@ struct Entry {
     device: Device,
     /// Whose it stays for a while.
     reserved: Option<(Holder, Micros)>,
+    /// Somebody had all of it since it was plugged in, and gave it back.
+    is_set_up: bool,
 }
 
 /// A unit.
@@ -331,7 +336,7 @@ impl Unit {
             match self.devices.get_mut(&id) {
                 Some(entry) if entry.device.found == found => {}
                 Some(entry) => {
-                    entry.device.update(found);
+                    entry.device.update(found, entry.is_set_up);
                     self.tell(now, id);
                 }
                 None => self.plugged(now, id, found),
@@ -361,13 +366,22 @@ impl Unit {
             found: found.clone(),
             stamp,
         };
-        device.update(found);
-        self.devices.insert(id, Entry { device, reserved: None });
+        // A part that was leased in the life before was so since it was set up.
+        let is_set_up = ours.iter().any(|stored| stored.function != WHOLE);
+        device.update(found, is_set_up);
+        self.devices.insert(id, Entry { device, reserved: None, is_set_up });
         for stored in ours {
             self.restore(now, id, stored);
         }
         self.out.push(Action::Note(Note::Plugged(id)));
         self.tell(now, id);
+    }
+
+    /// Its parts may be used by themselves from here on.
+    fn set_up(&mut self, id: DeviceId) {
+        let Some(entry) = self.devices.get_mut(&id) else { return };
+        entry.is_set_up = true;
+        entry.device.update(entry.device.found.clone(), true);
     }
 
     fn unplugged(&mut self, now: Micros, id: DeviceId) {
@@ -396,14 +410,15 @@ impl Unit {
 
 impl Device {
     /// Takes over what is found of it, and leaves leases as they are.
-    fn update(&mut self, found: Found) {
+    fn update(&mut self, found: Found, is_set_up: bool) {
         let whole = self.functions.swap_remove(0);
         let mut functions = vec![Function { unavailable: found.unavailable.clone(), ..whole }];
         for (kind, node) in found.parts.iter().take(crate::record::MAX_FUNCTIONS - 1) {
             let of = |f: &&Function| f.node.as_ref() == Some(node);
             let lease = self.functions.iter().find(of).and_then(|f| f.lease.clone());
             let busy = found.busy.iter().find(|(of, _)| of == node);
-            let unavailable = busy.map(|(_, why)| why.clone());
+            let setup = (found.needs_setup && !is_set_up).then(|| NO_SETUP.to_owned());
+            let unavailable = busy.map(|(_, why)| why.clone()).or(setup);
             let function = Function::new(kind, Some(node.clone()));
             functions.push(Function { lease, unavailable, ..function });
         }

@@ -211,3 +211,45 @@ fn only_a_disk_by_itself_is_had_for_reading_alone() {
     let carry = |action: &Action| matches!(action, Action::Carry { read_only: true, .. });
     assert!(actions.iter().any(carry), "{actions:?}");
 }
+
+#[test]
+fn parts_are_for_lease_when_who_had_all_of_it_gave_it_back() {
+    let parts = [("disk", "/dev/sda")];
+    let device = |path| Found { needs_setup: true, path, ..found("1", &parts) };
+    let path = || found("1", &parts).path;
+    let mut unit = serving(0, vec![device(path())]);
+    let refused = |answer| match answer {
+        Err(Refusal::Unavailable(why)) => assert!(why.contains("set up first"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    refused(ask(&mut unit, 2, "h", 1, None));
+    // Who is lost did not finish, nor did who never attached it.
+    let lost = ask(&mut unit, 3, "h", 0, None).unwrap();
+    carried(&mut unit, 4, &lost, "h");
+    let _ = unit.handle(5, Event::Cut(lost.no));
+    refused(ask(&mut unit, 6, "h", 1, None));
+    let release = |unit: &mut Unit| {
+        let came = Event::Came(10, "h".parse().unwrap(), FromHolder::Release);
+        unit.handle(8, came)
+    };
+    let idle = ask(&mut unit, 7, "h", 0, None).unwrap();
+    let open = FromHolder::Open { no: idle.no, token: idle.token.clone() };
+    let _ = unit.handle(7, Event::Came(10, "h".parse().unwrap(), open));
+    let _ = release(&mut unit);
+    refused(ask(&mut unit, 8, "h", 1, None));
+    // Its parts are gone while the kernel has all of it for somebody.
+    let good = ask(&mut unit, 8, "h", 0, None).unwrap();
+    carried(&mut unit, 8, &good, "h");
+    let bare = Found { parts: vec![], ..device(path()) };
+    let _ = unit.handle(8, Event::Inventory(vec![bare]));
+    let ended = release(&mut unit);
+    assert!(ended.contains(&Action::Cut(good.no)), "{ended:?}");
+    let _ = unit.handle(9, Event::Cut(good.no));
+    let _ = unit.handle(9, Event::Inventory(vec![device(path())]));
+    let part = ask(&mut unit, 9, "h", 1, None).unwrap();
+    let _ = unit.handle(10, Event::Came(12, "h".parse().unwrap(), FromHolder::Release));
+    // In another port it was without power meanwhile.
+    let _ = unit.handle(11, Event::Inventory(vec![device("1-9".to_owned())]));
+    assert!(unit.leases().all(|lease| lease.info.no != part.no || lease.is_ending()));
+    refused(ask(&mut unit, 12, "h", 1, None));
+}

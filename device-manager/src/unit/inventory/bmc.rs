@@ -38,6 +38,7 @@ pub fn look(sys: &Path, node: &Path) -> Option<Found> {
         parts: vec![(IPMI.to_owned(), node)],
         unavailable: Some(NO_WHOLE.to_owned()),
         busy: vec![],
+        needs_setup: false,
     })
 }
 

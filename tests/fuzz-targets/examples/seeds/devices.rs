@@ -37,6 +37,7 @@ fn device() -> Device {
         parts: vec![],
         unavailable: None,
         busy: vec![],
+        needs_setup: false,
     };
     let functions = vec![Function::new("whole", None)];
     Device { id: DeviceId::new(&unit, "k"), unit, gen_no: 1, found, functions, stamp: stamp(2) }
