@@ -93,18 +93,19 @@ pub(super) async fn hold(
     println!("{text}");
     notify::ready(&text);
     let over = tokio::select! {
-        ended = pump::listen(&door.listener, link) => match ended {
-            Ok(()) => Over::Lost(said(&mut holding).await),
-            Err(error) => {
-                tracing::debug!(%error, "a connection is over");
-                Over::Lost(said(&mut holding).await)
-            }
-        },
-        why = holding.keep() => Over::Lost(why.to_string()),
-        () = stop(signals) => Over::Stopped,
+        ended = pump::listen(&door.listener, link) => {
+            tracing::debug!(?ended, "a connection is over");
+            None
+        }
+        why = holding.keep() => Some(Over::Lost(why.to_string())),
+        () = stop(signals) => Some(Over::Stopped),
     };
-    // Nobody comes any more when it is given back.
+    // Nobody comes any more, neither while it is asked why nor when it is given back.
     drop(door);
+    let over = match over {
+        Some(over) => over,
+        None => Over::Lost(said(&mut holding).await),
+    };
     holding.release().await;
     Ok(over)
 }
