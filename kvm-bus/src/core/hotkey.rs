@@ -86,10 +86,18 @@ impl HotKeys {
         matches!(self.state, State::Command { .. })
     }
 
+    /// The keyboard is gone, and with it what was held on it.
+    pub fn forget(&mut self) {
+        (self.state, self.swallowed) = (State::Idle, vec![]);
+    }
+
     /// A key goes down or up.
     pub fn key(&mut self, now: Micros, code: u16, down: bool) -> Outcome {
-        if !down && let Some(at) = self.swallowed.iter().position(|other| *other == code) {
-            self.swallowed.remove(at);
+        if let Some(at) = self.swallowed.iter().position(|other| *other == code) {
+            // The kernel, or a viewer, repeats a key that is held: the blade was not told of it, nor is it typed twice.
+            if !down {
+                self.swallowed.remove(at);
+            }
             return Outcome::Swallow;
         }
         match std::mem::replace(&mut self.state, State::Idle) {
@@ -209,6 +217,32 @@ mod tests {
         assert_eq!(typing.passed, [(70, true), (70, false), (70, true), (70, false)]);
         typing.tap(30);
         assert_eq!(typing.passed.len(), 6, "then keys are the blade's again");
+    }
+
+    #[test]
+    fn keys_of_a_command_that_repeat_are_none_of_the_blades_business() {
+        let mut typing = Typing::new();
+        for code in [70, 70] {
+            typing.tap(code);
+        }
+        for code in [2, 28] {
+            for after in [50, 300, 30] {
+                typing.event(code, true, ms(after));
+            }
+            typing.event(code, false, ms(30));
+        }
+        assert_eq!(typing.picked, Some(Pick::Named("1".into())), "typed once");
+        assert_eq!(typing.passed.len(), 4, "the taps alone");
+        typing.tap(2);
+        typing.tap(28);
+        assert_eq!(typing.passed[4..], [(2, true), (2, false), (28, true), (28, false)]);
+        for code in [70, 70] {
+            typing.tap(code);
+        }
+        typing.event(3, true, ms(50));
+        typing.keys.forget();
+        typing.tap(3);
+        assert_eq!(typing.passed[12..], [(3, true), (3, false)], "of another keyboard");
     }
 
     #[test]

@@ -165,8 +165,8 @@ pub fn kvm_hotkey(data: &[u8]) -> Reached {
         let [code, state, after] = [entry[0], entry[1], entry[2]];
         let (code, down) = (u16::from(code & 0x7f), state & 1 == 1);
         let was_down = down_at_operator.contains(&code);
-        // A key is said to be down again only by a kernel that repeats it, and not while a command is typed.
-        let again = down && was_down && state & 2 == 2 && !keys.is_command();
+        // A key is said to be down again only by who repeats it.
+        let again = down && was_down && state & 2 == 2;
         if was_down == down && !again {
             continue;
         }

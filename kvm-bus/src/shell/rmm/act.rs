@@ -43,7 +43,10 @@ impl Daemon {
             Request::Break(id) => self.hold_at_break(id),
             Request::Gone(id) => self.gone(id),
             Request::Key(code, down) => self.key(code, down),
-            Request::NoKeyboard => self.rmm.release_keys(now),
+            Request::NoKeyboard => {
+                self.hot_keys.forget();
+                self.rmm.release_keys(now);
+            }
         }
     }
 
