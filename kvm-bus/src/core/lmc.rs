@@ -2,6 +2,8 @@
 //! The LMC: a multiplexor, and what of the blade is on the bus.
 
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
