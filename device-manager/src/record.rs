@@ -277,6 +277,12 @@ pub struct Device {
 }
 
 impl Device {
+    /// The lease of this number, if it is of this device.
+    #[must_use]
+    pub fn lease(&self, no: u64) -> Option<&LeaseInfo> {
+        self.functions.iter().filter_map(|f| f.lease.as_ref()).find(|lease| lease.no == no)
+    }
+
     /// Why a function cannot be leased now; nothing if it can. The whole excludes each part, and each part the whole.
     #[must_use]
     pub fn taken(&self, function: u8) -> Option<Taken<'_>> {

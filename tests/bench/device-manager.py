@@ -3,27 +3,21 @@
 """A disk of one machine on another by `device-manager attach`, in clear and sealed, beside the kernel's `usbip` tool: two controllers of
 dummy_hcd in one guest, machines in namespaces. And how soon a finder is told, and how many leases are granted in a second."""
 
-import importlib.machinery
-import importlib.util
-import json
 import os
-import socket
 import subprocess
 import sys
 import time
 import types
 
 sys.path.insert(0, "/mnt/tests/bench/lib")
+from devices import grant, load_rack, release
 from rows import CannotMeasure, Row, interleaved, measure, medians, output
 
 FULL = "--full" in sys.argv[1:]
 ROUNDS = 7 if FULL else 3
 BULK, SMALL = 24 << 20 if FULL else 8 << 20, 200 if FULL else 60  # bytes; requests of 4 KiB
 
-loader = importlib.machinery.SourceFileLoader("device_rack", "/mnt/tests/scenarios/device-rack")
-rack_module = importlib.util.module_from_spec(importlib.util.spec_from_loader("device_rack", loader))
-sys.dont_write_bytecode = True
-loader.exec_module(rack_module)
+rack_module = load_rack()
 wait, block, run = rack_module.wait, rack_module.block, rack_module.run
 
 
@@ -106,22 +100,6 @@ def told(rack):
     return [Row("a finder is told of a new device", "ms", sorted(took)[len(took) // 2], command, at_most=100, note="from when sysfs has it")]
 
 
-def post(machine, path, body, until=None):
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
-        client.connect(machine.control)
-        text = json.dumps(body)
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
-        client.sendall((head + text).encode())
-        answer = b""
-        while (until or b"\r\n\r\n") not in answer:
-            part = client.recv(65536)
-            if not part:
-                break
-            answer += part
-        return answer.decode()
-
-
 def granted(rack):
     """Leases that are granted and given back, one after another, over three machines."""
     disk = rack.disk("DISK4", size=1 << 20, udc="dummy_udc.2")
@@ -130,11 +108,10 @@ def granted(rack):
     device = rack.four.device(disk.serial)["device"]["id"]
     count, begin = 30 if FULL else 10, time.monotonic()
     for _ in range(count):
-        line = post(rack.four, "/v1/lease", {"device": device, "queue": True}, b'"granted"')
-        while '"no"' not in line:
-            raise CannotMeasure(line)
-        lease = int(line.split('"granted":{"no":')[1].split(",")[0])
-        wait("it is known here", lambda lease=lease: "200 OK" in post(rack.four, "/v1/release", {"lease": lease}))
+        lease = grant(rack.four.control, device)
+        if lease is None:
+            raise CannotMeasure("a lease was not granted")
+        wait("it is known here", lambda lease=lease: release(rack.four.control, lease))
         wait("it is free", lambda: rack.four.state(disk.serial) == "")
     rate = count / (time.monotonic() - begin)
     rack.take_away(disk)

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::usbip::{Identity, Usbip, UsbipError};
 use crate::record::Found;
-use crate::unit::inventory::{BlockDevice, disks, in_use, line};
+use crate::unit::inventory::{BlockDevice, InUse, disks, line};
 
 /// Who had it last has closed it within this time.
 const CLOSED: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ fn disk_of(path: &Path, node: &str) -> Result<BlockDevice, UsbipError> {
     let disk = disk.ok_or_else(|| {
         UsbipError::Withheld(format!("{node}: there is no such disk any more, or no medium in it"))
     })?;
-    match disk.folder.parent().and_then(in_use) {
+    match disk.folder.parent().and_then(|folder| InUse::now().any(vec![folder.to_owned()])) {
         Some(what) => Err(UsbipError::Withheld(format!("{what} is in use at its unit"))),
         None => Ok(disk),
     }

@@ -286,12 +286,7 @@ async fn release(
 ) -> Result<Json<()>, ApiError> {
     let own = ask.look(|core| core.own().clone()).await?;
     let of = ask.look(move |core| {
-        let has = |device: &crate::record::Device| {
-            let mut leases = device.functions.iter().filter_map(|f| f.lease.as_ref());
-            leases.find(|info| info.no == lease).map(|info| info.holder.clone())
-        };
-        let all = core.devices();
-        all.into_iter().find_map(|(device, _)| Some((device.unit.clone(), has(device)?)))
+        core.leased(lease).map(|(device, lease)| (device.unit.clone(), lease.holder.clone()))
     });
     let (unit, holder_of) =
         of.await?.ok_or_else(|| ApiError::not_found("no such lease is known here"))?;

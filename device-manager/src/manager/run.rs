@@ -17,6 +17,7 @@ use group::core::records::Change;
 use group::list::List;
 use group::shell::{Group, Incoming as FromGroup, Received};
 use group::wire::Class;
+use group::wire::Life;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -70,7 +71,7 @@ enum Happened {
     /// A peer did not get what it was told.
     Unsent(Machine),
     /// A peer's list, as it is now; none if that is not known.
-    List(Machine, Vec<(DeviceId, u64, Vec<u8>)>),
+    List(Machine, Looked),
     /// The group's clock minus ours.
     Clock(i64, u64),
 }
@@ -97,6 +98,29 @@ struct UnitConn {
 }
 
 /// A service's request.
+/// A peer's list, as far as it was looked at.
+#[derive(Default)]
+struct PeerList {
+    at: Option<Version>,
+    /// By device, the version of its record.
+    devices: BTreeMap<DeviceId, u64>,
+}
+
+/// Of a peer's list: of which of its lives, and in that.
+type Version = (Life, u64);
+
+/// What a look at a peer's list found.
+#[derive(Debug)]
+pub struct Looked {
+    at: Version,
+    /// Records that are newer than this were looked at; all if it is 0.
+    since: u64,
+    /// Each with its version.
+    records: Vec<(DeviceId, u64, Vec<u8>)>,
+    /// How many devices there are in all.
+    count: usize,
+}
+
 struct Client {
     out: mpsc::Sender<Leased>,
 }
@@ -108,8 +132,8 @@ struct Shell {
     happened: mpsc::Sender<Happened>,
     units: BTreeMap<ConnId, UnitConn>,
     peers: BTreeMap<Machine, PeerConn>,
-    /// What is known of each peer's list: by device, the version.
-    lists: BTreeMap<Machine, BTreeMap<DeviceId, u64>>,
+    /// What is known of each peer's list.
+    lists: BTreeMap<Machine, PeerList>,
     publish: mpsc::Sender<Vec<Change>>,
     finders: BTreeMap<FinderNo, mpsc::Sender<Line>>,
     clients: BTreeMap<RequestNo, Client>,
@@ -283,8 +307,8 @@ impl Shell {
                 self.lists.remove(&peer);
                 self.begin(peer.clone());
                 // For it this machine may have been here all the time.
-                self.ask_again(peer);
-                tokio::spawn(look_at(self.group.clone(), name, self.happened.clone()));
+                self.ask_again(peer.clone());
+                self.look_at(&peer, None);
             }
             Notice::Away(name, _) => {
                 let peer = Machine(name);
@@ -293,7 +317,8 @@ impl Shell {
                 self.tell(Event::PeerAway(peer));
             }
             Notice::Records(name) => {
-                tokio::spawn(look_at(self.group.clone(), name, self.happened.clone()));
+                let peer = Machine(name);
+                self.look_at(&peer, self.lists.get(&peer).and_then(|list| list.at));
             }
             Notice::Manager(_) => {}
         }
@@ -337,16 +362,28 @@ impl Shell {
         }
     }
 
+    fn look_at(&self, peer: &Machine, since: Option<Version>) {
+        tokio::spawn(look_at(self.group.clone(), peer.0.clone(), since, self.happened.clone()));
+    }
+
     /// Finds what is different in a peer's list.
-    fn listed(&mut self, peer: Machine, all: Vec<(DeviceId, u64, Vec<u8>)>) {
+    fn listed(&mut self, peer: Machine, looked: Looked) {
         if !self.peers.contains_key(&peer) {
             return;
         }
-        let known = self.lists.entry(peer.clone()).or_default();
+        let list = self.lists.entry(peer.clone()).or_default();
+        let same_life = list.at.is_some_and(|(life, _)| life == looked.at.0);
+        if !same_life && looked.since > 0 {
+            // What that was to follow on is forgotten.
+            return self.look_at(&peer, None);
+        }
+        if same_life && list.at.is_some_and(|at| at.1 > looked.at.1) {
+            return;
+        }
         let mut changes = vec![];
         let mut now = BTreeMap::new();
-        for (id, version, bytes) in all {
-            if known.get(&id) != Some(&version) {
+        for (id, version, bytes) in looked.records {
+            if !same_life || list.devices.get(&id) != Some(&version) {
                 match Device::decode(&bytes) {
                     Ok(device) if device.id == id => changes.push(Listed::Set(Box::new(device))),
                     _ => {
@@ -357,8 +394,19 @@ impl Shell {
             }
             now.insert(id, version);
         }
-        changes.extend(known.keys().filter(|id| !now.contains_key(id)).map(|id| Listed::Gone(*id)));
-        *known = now;
+        list.at = Some(looked.at);
+        let is_something_gone = if looked.since == 0 {
+            let gone = list.devices.keys().filter(|id| !now.contains_key(id));
+            changes.extend(gone.map(|id| Listed::Gone(*id)));
+            list.devices = now;
+            false
+        } else {
+            list.devices.extend(now);
+            list.devices.len() != looked.count
+        };
+        if is_something_gone {
+            self.look_at(&peer, None);
+        }
         self.tell(Event::List(peer, changes));
     }
 
@@ -534,18 +582,33 @@ async fn publish_all(group: Group, mut changes: mpsc::Receiver<Vec<Change>>) {
     }
 }
 
-async fn look_at(group: Group, name: secure_link::Name, to: mpsc::Sender<Happened>) {
+/// Looks at what is newer in a peer's list, or at all of it.
+async fn look_at(
+    group: Group,
+    name: secure_link::Name,
+    since: Option<Version>,
+    to: mpsc::Sender<Happened>,
+) {
     let peer = Machine(name.clone());
-    let all = group.look(move |core, _| {
-        let records = core.records(&name).filter(|records| records.current);
-        let devices = |record: &group::wire::Record| {
-            let id = record.key.as_str().parse().ok()?;
-            Some((id, record.version, record.value.to_vec()))
+    let looked = group.look(move |core, _| {
+        let records = core.records(&name).filter(|records| records.current)?;
+        let life = core.life_of(&name)?;
+        let since = since.filter(|(of, _)| *of == life).map_or(0, |(_, version)| version);
+        // The group has records of its own among them.
+        let id = |record: &group::wire::Record| record.key.as_str().parse::<DeviceId>().ok();
+        let device = |record: &group::wire::Record| {
+            Some((id(record)?, record.version, record.value.to_vec()))
         };
-        records.map(|records| records.iter().filter_map(devices).collect())
+        let newer = records.iter().filter(|record| record.version > since);
+        Some(Looked {
+            at: (life, records.version().0),
+            since,
+            records: newer.filter_map(device).collect(),
+            count: records.iter().filter_map(id).count(),
+        })
     });
-    if let Ok(Some(all)) = all.await {
-        let _ = to.send(Happened::List(peer, all)).await;
+    if let Ok(Some(looked)) = looked.await {
+        let _ = to.send(Happened::List(peer, looked)).await;
     }
 }
 

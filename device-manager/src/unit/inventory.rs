@@ -6,14 +6,19 @@
 //! away and has no interfaces here.
 
 pub mod bmc;
+mod folders;
 mod hid;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use folders::{BlockDevice, InUse, disks, line};
+use folders::{disks_in, inner, lines_in, under};
+use hid::hids_in;
 pub use hid::{HidDevice, event_of, hids, nodes_of_hid};
 
 use crate::pattern::Pattern;
@@ -42,47 +47,102 @@ pub struct Offer {
 /// Types without which a machine may not be reached any more.
 const SENSITIVE: [&str; 3] = ["keyboard", "network", "hid-boot"];
 
-/// Looks at all devices of the machine.
-#[must_use]
-pub fn scan(sys: &Path, unit: &Machine, offer: &Offer) -> Vec<Found> {
-    let mut all: BTreeMap<String, Found> = BTreeMap::new();
-    for found in offer.bmcs.iter().filter_map(|node| bmc::look(sys, node)) {
-        let device = shown(unit, &found);
-        if !offer.never.iter().any(|pattern| pattern.fits(&device)) {
-            all.insert(found.key.clone(), found);
-        }
+/// All devices of a machine, looked at again and again. What stays the same as long as a device is plugged in is read once: a machine may
+/// have hundreds, and is looked at whenever something happens to one.
+#[derive(Debug)]
+pub struct Inventory {
+    sys: PathBuf,
+    unit: Machine,
+    /// By their folders; none for what is not offered.
+    known: BTreeMap<PathBuf, (Mark, Option<Found>)>,
+}
+
+/// Tells a device from another that has its folder later. The kernel tells the texts of a device only while it is authorised
+/// (`usb_authorize_device`).
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    inode: u64,
+    authorized: Option<String>,
+}
+
+impl Mark {
+    fn of(path: &Path) -> Option<Self> {
+        let inode = fs::metadata(path).ok()?.ino();
+        Some(Self { inode, authorized: line(path, "authorized") })
     }
-    for path in under(&sys.join("bus/usb/devices"), |_| true) {
-        let Some(mut found) = look(&path) else { continue };
-        if all.contains_key(&found.key) {
-            found.key = format!("{} at {}", found.key, found.path);
+}
+
+impl Inventory {
+    /// Of nothing yet.
+    #[must_use]
+    pub fn new(sys: &Path, unit: Machine) -> Self {
+        Self { sys: sys.to_owned(), unit, known: BTreeMap::new() }
+    }
+
+    /// Looks at all of them.
+    pub fn scan(&mut self, offer: &Offer) -> Vec<Found> {
+        let mut all: BTreeMap<String, Found> = BTreeMap::new();
+        for found in offer.bmcs.iter().filter_map(|node| bmc::look(&self.sys, node)) {
+            let device = shown(&self.unit, &found);
+            if !offer.never.iter().any(|pattern| pattern.fits(&device)) {
+                all.insert(found.key.clone(), found);
+            }
         }
-        let device = shown(unit, &found);
+        let in_use = InUse::now();
+        let paths = under(&self.sys.join("bus/usb/devices"), is_device);
+        let mut before = std::mem::take(&mut self.known);
+        for path in paths {
+            let Some(mark) = Mark::of(&path) else { continue };
+            let known = match before.remove(&path) {
+                Some((old, known)) if old == mark => known,
+                _ => identity(&path),
+            };
+            let looked = known.clone().map(|found| parts(&path, found, &in_use));
+            self.known.insert(path, (mark, known));
+            let Some((mut found, used)) = looked else { continue };
+            if all.contains_key(&found.key) {
+                found.key = format!("{} at {}", found.key, found.path);
+            }
+            if let Some(found) = self.offered(found, used, offer) {
+                all.insert(found.key.clone(), found);
+            }
+        }
+        all.into_values().collect()
+    }
+
+    fn offered(&self, mut found: Found, used: Option<String>, offer: &Offer) -> Option<Found> {
+        let device = shown(&self.unit, &found);
         let fits = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.fits(&device));
         if fits(&offer.never)
             || !(offer.offer.is_empty() || fits(&offer.offer) || fits(&offer.named))
         {
-            continue;
+            return None;
         }
         let named = fits(&offer.named);
         found.needs_setup = fits(&offer.setup);
-        found.unavailable = withheld(&path, &found).filter(|_| !named);
+        found.unavailable = kept(&found, used).filter(|_| !named);
         if let Some(why) = kept_keyboard(&found).filter(|_| !named) {
             let parts = found.parts.iter().filter(|(kind, _)| kind == HID);
             let kept = parts.map(|(_, node)| (node.clone(), why.clone()));
             found.busy.extend(kept.collect::<Vec<_>>());
         }
         found.types.retain(|kind| kind != "hid-boot");
-        all.insert(found.key.clone(), found);
+        Some(found)
     }
-    all.into_values().collect()
 }
 
 /// Why a machine keeps a device for itself, unless it is named.
 #[must_use]
 pub fn withheld(path: &Path, found: &Found) -> Option<String> {
-    sensitive(found, &SENSITIVE)
-        .or_else(|| in_use(path).map(|what| format!("{what} is in use at its unit")))
+    kept(found, InUse::now().any(inner(path)))
+}
+
+fn kept(found: &Found, used: Option<String>) -> Option<String> {
+    sensitive(found, &SENSITIVE).or_else(|| used.map(|what| at_its_unit(&what)))
+}
+
+fn at_its_unit(what: &str) -> String {
+    format!("{what} is in use at its unit")
 }
 
 /// Why it keeps the HID parts of a device for itself: any of them may be what the keyboard's keys come from.
@@ -109,21 +169,20 @@ fn shown(unit: &Machine, found: &Found) -> Device {
     }
 }
 
-/// A line of sysfs; nothing if it is not there.
-#[must_use]
-pub fn line(path: &Path, name: &str) -> Option<String> {
-    let bytes = fs::read(path.join(name)).ok()?;
-    Some(cut(String::from_utf8_lossy(&bytes).trim_end()))
+/// `2-1` and `2-1.4` are devices, `usb2` is a root hub, `2-1:1.0` an interface.
+fn is_device(name: &str) -> bool {
+    !name.contains(':') && name.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// Looks at one device: none if it is a hub, an interface, half gone, or itself from another machine.
 #[must_use]
 pub fn look(path: &Path) -> Option<Found> {
-    let name = path.file_name()?.to_str()?;
-    // `2-1` and `2-1.4` are devices, `usb2` is a root hub, `2-1:1.0` an interface.
-    if name.contains(':') || !name.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
+    identity(path).map(|found| parts(path, found, &InUse::now()).0)
+}
+
+/// What stays the same.
+fn identity(path: &Path) -> Option<Found> {
+    let name = path.file_name()?.to_str().filter(|name| is_device(name))?;
     let real = fs::canonicalize(path).ok()?;
     if real.iter().any(|part| part.to_string_lossy().starts_with("vhci_hcd")) {
         return None;
@@ -140,38 +199,44 @@ pub fn look(path: &Path) -> Option<Found> {
         "" => format!("{vendor}:{product} at {name}"),
         serial => format!("{vendor}:{product} {serial}"),
     };
-    let disks = disks(path);
-    let busy = disks.iter().filter_map(|disk| {
-        let what = in_use(disk.folder.parent()?)?;
-        Some((disk.node.clone(), format!("{what} is in use at its unit")))
-    });
-    let busy = busy.collect();
-    let disks = disks.into_iter().map(|disk| (DISK.to_owned(), disk.node));
-    let hids = hids(path).into_iter().map(|hid| (HID.to_owned(), hid.node));
-    // Media come and go: the others keep their places.
-    let parts: Vec<_> = nodes(path).into_iter().chain(hids).chain(disks).collect();
-    let mut types = types(bytes);
-    for (kind, _) in &parts {
-        if !types.contains(kind) {
-            types.push(kind.clone());
-        }
-    }
     Some(Found {
         key: cut(&key),
         bus: "usb".to_owned(),
         path: name.to_owned(),
-        types,
+        types: types(bytes),
         vendor,
         product,
         manufacturer: text("manufacturer"),
         model: text("product"),
         serial,
         descriptors: digest(bytes),
-        parts,
+        parts: vec![],
         unavailable: None,
-        busy,
+        busy: vec![],
         needs_setup: false,
     })
+}
+
+/// What drivers make of a device, and what of it is in use.
+fn parts(path: &Path, mut found: Found, in_use: &InUse) -> (Found, Option<String>) {
+    let folders = inner(path);
+    let disks = disks_in(&folders);
+    let busy = disks.iter().filter_map(|disk| {
+        let what = in_use.any(vec![disk.folder.parent()?.to_owned()])?;
+        Some((disk.node.clone(), at_its_unit(&what)))
+    });
+    found.busy = busy.collect();
+    let lines = lines_in(&folders).into_iter().map(|node| (SERIAL.to_owned(), node));
+    let hids = hids_in(&folders).into_iter().map(|hid| (HID.to_owned(), hid.node));
+    let disks = disks.into_iter().map(|disk| (DISK.to_owned(), disk.node));
+    // Media come and go: the others keep their places.
+    found.parts = lines.chain(hids).chain(disks).collect();
+    for (kind, _) in &found.parts {
+        if !found.types.contains(kind) {
+            found.types.push(kind.clone());
+        }
+    }
+    (found, in_use.any(folders))
 }
 
 /// What tells one set of descriptors from another.
@@ -179,95 +244,6 @@ pub fn look(path: &Path) -> Option<Found> {
 pub fn digest(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// What is in a folder and has a name like that.
-fn under(path: &Path, like: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-    let all =
-        fs::read_dir(path).map(|all| all.filter_map(|entry| Some(entry.ok()?.path())).collect());
-    let mut all: Vec<PathBuf> = all.unwrap_or_default();
-    all.retain(|path| like(&name(path)));
-    all.sort();
-    all
-}
-
-fn interfaces(path: &Path) -> Vec<PathBuf> {
-    under(path, |name| name.contains(':'))
-}
-
-/// A disk of a device: a logical unit with a medium.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockDevice {
-    /// `/dev/sda`.
-    pub node: String,
-    /// Its folder in sysfs.
-    pub folder: PathBuf,
-}
-
-/// Disks of a device: `INTERFACE/host0/target0:0:0/0:0:0:0/block/sda`.
-#[must_use]
-pub fn disks(path: &Path) -> Vec<BlockDevice> {
-    let mut folders = interfaces(path);
-    for like in ["host", "target", "", "block", "sd"] {
-        let inner = folders.iter().flat_map(|path| under(path, |name| name.starts_with(like)));
-        folders = inner.collect();
-    }
-    folders.retain(|path| line(path, "size").is_some_and(|size| size != "0"));
-    let disk = |folder: PathBuf| BlockDevice { node: format!("/dev/{}", name(&folder)), folder };
-    folders.into_iter().map(disk).collect()
-}
-
-/// Nodes of serial lines: `INTERFACE/tty/ttyACM0`, or `INTERFACE/ttyUSB0/tty/ttyUSB0`.
-fn nodes(path: &Path) -> Vec<(String, String)> {
-    let mut found = vec![];
-    for interface in interfaces(path) {
-        for folder in under(&interface, |name| name.starts_with("tty")) {
-            let at = if folder.join("tty").is_dir() { folder.join("tty") } else { folder };
-            for node in under(&at, |name| name.starts_with("tty")) {
-                if node.join("dev").exists() {
-                    found.push((SERIAL.to_owned(), format!("/dev/{}", name(&node))));
-                }
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-/// A block device of this one that is mounted, swapped to, or part of another; its name.
-#[must_use]
-pub fn in_use(path: &Path) -> Option<String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let mounted: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(2)).collect();
-    let mut folders = vec![(path.to_owned(), 0)];
-    // Device, interface, host, target, unit, `block`, disk, partition.
-    while let Some((folder, depth)) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries.filter_map(Result::ok) {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || depth >= 8 {
-                continue;
-            }
-            let at = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_block = at.join("dev").exists() && at.join("size").exists();
-            if is_block {
-                let number = line(&at, "dev").unwrap_or_default();
-                let held =
-                    fs::read_dir(at.join("holders")).is_ok_and(|mut all| all.next().is_some());
-                let swapped = swaps.lines().any(|line| line.starts_with(&format!("/dev/{name} ")));
-                if held || swapped || mounted.contains(&number.as_str()) {
-                    return Some(name);
-                }
-            }
-            folders.push((at, depth + 1));
-        }
-    }
-    None
 }
 
 /// What a device is, by the classes of its interfaces (the USB-IF's list of class codes).
@@ -315,6 +291,7 @@ pub fn types(descriptors: &[u8]) -> Vec<String> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use super::folders::name;
     use super::*;
 
     fn plug(sys: &Path, controller: &str, name: &str, files: &[(&str, &[u8])]) {
@@ -342,8 +319,12 @@ mod tests {
         ]
     }
 
+    fn scan(sys: &Path, offer: &Offer) -> Vec<Found> {
+        Inventory::new(sys, "u".parse().unwrap()).scan(offer)
+    }
+
     fn found(sys: &Path, offer: &Offer) -> Vec<(String, Option<String>)> {
-        let all = scan(sys, &"u".parse().unwrap(), offer);
+        let all = scan(sys, offer);
         all.into_iter().map(|found| (found.key, found.unavailable)).collect()
     }
 
@@ -374,6 +355,26 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_read_again_when_it_is_another_or_is_authorized() {
+        let sys = tempfile::tempdir().unwrap();
+        let sys = sys.path();
+        plug(sys, "pci", "1-1", &files(b"A\n", &DISK));
+        let mut inventory = Inventory::new(sys, "u".parse().unwrap());
+        let mut serial = || inventory.scan(&Offer::default()).pop().map(|found| found.serial);
+        assert_eq!(serial().unwrap(), "A");
+        let folder = sys.join("devices/pci/1-1");
+        fs::write(folder.join("serial"), "B\n").unwrap();
+        assert_eq!(serial().unwrap(), "A", "it is not read each time");
+        fs::write(folder.join("authorized"), "1\n").unwrap();
+        assert_eq!(serial().unwrap(), "B");
+        fs::rename(&folder, sys.join("old")).unwrap();
+        assert_eq!(serial(), None);
+        fs::remove_file(sys.join("bus/usb/devices/1-1")).unwrap();
+        plug(sys, "pci", "1-1", &files(b"C\n", &DISK));
+        assert_eq!(serial().unwrap(), "C");
+    }
+
+    #[test]
     fn types_come_from_interfaces_and_nonsense_is_none() {
         assert_eq!(types(&[&[2, 1][..], &KEYS, &DISK].concat()), ["keyboard", "hid", "disk"]);
         for nonsense in [&[0][..], &[0, 0, 0], &[9, 4, 0, 0], &[255; 30], &[1; 9]] {
@@ -390,7 +391,7 @@ mod tests {
             fs::create_dir_all(device.join(node)).unwrap();
             fs::write(device.join(node).join("dev"), "1:1\n").unwrap();
         }
-        let all = scan(sys.path(), &"u".parse().unwrap(), &Offer::default());
+        let all = scan(sys.path(), &Offer::default());
         let parts: Vec<&str> = all[0].parts.iter().map(|part| part.1.as_str()).collect();
         assert_eq!(parts, ["/dev/ttyACM0", "/dev/ttyUSB3"]);
         assert!(all[0].types.contains(&"serial".to_owned()));
@@ -417,11 +418,11 @@ mod tests {
             ("/dev/hidraw0", vec!["event5".into(), "event2".into()])
         );
         let mut offer = Offer::default();
-        let found = scan(sys.path(), &"u".parse().unwrap(), &offer).remove(0);
+        let found = scan(sys.path(), &offer).remove(0);
         assert_eq!(found.parts, [("hid".to_owned(), "/dev/hidraw0".to_owned())]);
         assert!(found.busy[0].0 == "/dev/hidraw0" && found.busy[0].1.contains("keyboard"));
         offer.named = vec!["type=keyboard".parse().unwrap()];
-        assert_eq!(scan(sys.path(), &"u".parse().unwrap(), &offer).remove(0).busy, []);
+        assert_eq!(scan(sys.path(), &offer).remove(0).busy, []);
         let bus = sys.path().join("bus/hid/devices");
         fs::create_dir_all(&bus).unwrap();
         symlink(&hid, bus.join("0003:046D:C52B.0001")).unwrap();
@@ -442,7 +443,7 @@ mod tests {
                 fs::write(disk.join(file), text).unwrap();
             }
         }
-        let look = || scan(sys.path(), &"u".parse().unwrap(), &Offer::default()).remove(0);
+        let look = || scan(sys.path(), &Offer::default()).remove(0);
         let parts = |found: &Found| -> Vec<String> {
             assert!(found.parts.iter().all(|part| part.0 == "disk"));
             found.parts.iter().map(|part| part.1.clone()).collect()

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use super::carry::{Carrier, How};
 use super::core::{Action, ConnId, Event, Micros, Note, Options, Stored, Unit};
 use super::disk::Disk;
-use super::inventory;
+use super::inventory::Inventory;
 use super::uevents::Uevents;
 use crate::config::Config;
 use crate::helper::usbip::Usbip;
@@ -109,6 +109,7 @@ struct Shell {
     own: Machine,
     disk: Disk,
     carrier: Carrier,
+    devices: Inventory,
     happened: mpsc::Sender<Happened>,
     members: BTreeMap<Machine, Vec<IpAddr>>,
     list: Watched,
@@ -175,6 +176,7 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
     let core = Unit::new(options, restored, boot_clock(), wall_clock());
     let list = Watched::new(&paths.list);
     let members = BTreeMap::new();
+    let devices = Inventory::new(&sys, own.clone());
     let (links, holders) = (BTreeMap::new(), BTreeMap::new());
     let mut shell = Shell {
         core,
@@ -184,6 +186,7 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
         own,
         disk,
         carrier,
+        devices,
         happened,
         members,
         list,
@@ -276,7 +279,7 @@ impl Shell {
     }
 
     fn inventory(&mut self) {
-        let found = inventory::scan(Path::new("/sys"), &self.own, &self.config.offer);
+        let found = self.devices.scan(&self.config.offer);
         self.tell(Event::Inventory(found));
     }
 

@@ -153,17 +153,12 @@ impl Manager {
     ) {
         let Some(request) = self.requests.get_mut(&no) else {
             // The service went while the answer was on its way: nobody is to keep the device for it.
-            if let Ok(grant) = answer {
-                let by = grant
-                    .device
-                    .functions
-                    .iter()
-                    .find_map(|f| f.lease.as_ref().filter(|l| l.no == grant.no));
-                if let Some(by) = by.map(|lease| lease.holder.clone()) {
-                    let unit = grant.device.unit.clone();
-                    let end = Peer::End { unit, no: grant.no, by, force: false };
-                    self.out.push(Action::ToPeer(from.clone(), end));
-                }
+            if let Ok(grant) = answer
+                && let Some(by) = grant.device.lease(grant.no).map(|lease| lease.holder.clone())
+            {
+                let unit = grant.device.unit.clone();
+                let end = Peer::End { unit, no: grant.no, by, force: false };
+                self.out.push(Action::ToPeer(from.clone(), end));
             }
             return;
         };
@@ -378,11 +373,7 @@ impl Manager {
             }
             return;
         };
-        let leases = link.devices.values().flat_map(|device| &device.functions);
-        let Some(lease) = leases.filter_map(|f| f.lease.as_ref()).find(|lease| lease.no == no)
-        else {
-            return;
-        };
+        let Some(lease) = link.devices.values().find_map(|device| device.lease(no)) else { return };
         let holder = &lease.holder;
         let own = by.machine == holder.machine && (by.uid == holder.uid || force);
         // The operators of the machine with the device, and of its manager, may take it away.

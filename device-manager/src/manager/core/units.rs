@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Action, Listed, MAX_UNITS, Manager, Note, PeerState};
-use crate::record::{Device, DeviceId, MAX_DEVICES, Machine, Stamp};
+use crate::record::{Device, DeviceId, LeaseInfo, MAX_DEVICES, Machine, Stamp};
 use crate::unit::core::{BEAT, CONNECT, ConnId, Micros, SILENCE};
 use crate::wire::{Beat, FromUnit, MAX_SEEN, Peer, ToUnit};
 
@@ -41,6 +41,11 @@ pub struct KnownUnit<'a> {
     pub stamp: Stamp,
     /// How many devices of it are known here.
     pub devices: usize,
+}
+
+/// Whether what is told of a device is of the time since its unit connected.
+fn is_since(device: &Device, connected: Stamp) -> bool {
+    device.stamp.order() > connected.order()
 }
 
 impl Manager {
@@ -363,19 +368,41 @@ impl Manager {
             self.peers.iter().filter_map(|(name, peer)| Some((&peer.devices.get(&id)?.0, name)));
         let mut told = own.chain(peers);
         told.find(|(device, teller)| {
-            self.owner(&device.unit).is_some_and(|(owner, since)| {
-                owner == *teller && device.stamp.order() > since.order()
-            })
+            self.owner(&device.unit)
+                .is_some_and(|(owner, since)| owner == *teller && is_since(device, since))
         })
     }
 
-    /// All devices that are known here, each with the manager that has it.
+    /// All devices that are known here, each with the manager that has it: those that [`Self::device`] knows, by their ids.
     #[must_use]
     pub fn devices(&self) -> Vec<(&Device, &Machine)> {
-        let own = self.units.values().flat_map(|link| link.devices.keys());
-        let peers = self.peers.values().flat_map(|peer| peer.devices.keys());
-        let ids: std::collections::BTreeSet<_> = own.chain(peers).collect();
-        ids.into_iter().filter_map(|id| self.device(*id)).collect()
+        let mut owners = BTreeMap::new();
+        let mut all = BTreeMap::new();
+        for (device, teller) in self.told() {
+            let owner = owners.entry(&device.unit).or_insert_with(|| self.owner(&device.unit));
+            if owner.is_some_and(|owner| owner.0 == teller && is_since(device, owner.1)) {
+                all.insert(device.id, (device, teller));
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// The device that is leased by this number, as it is known here.
+    #[must_use]
+    pub fn leased(&self, no: u64) -> Option<(&Device, &LeaseInfo)> {
+        let mut told = self.told().filter(|(device, _)| device.lease(no).is_some());
+        told.find_map(|(device, _)| {
+            let (device, _) = self.device(device.id)?;
+            Some((device, device.lease(no)?))
+        })
+    }
+
+    /// Devices as each manager tells of them, true or not.
+    fn told(&self) -> impl Iterator<Item = (&Device, &Machine)> {
+        let own = self.units.values().filter(|link| link.stamp.is_some());
+        let own = own.flat_map(|link| link.devices.values().map(|d| (d, &self.options.own)));
+        let peers = self.peers.iter();
+        own.chain(peers.flat_map(|(name, peer)| peer.devices.values().map(move |d| (&d.0, name))))
     }
 
     /// All units that are known here.
@@ -387,7 +414,7 @@ impl Manager {
         let known = |machine| {
             let (manager, stamp) = self.owner(machine)?;
             let of = |devices: &mut dyn Iterator<Item = &Device>| {
-                devices.filter(|d| d.unit == *machine && d.stamp.order() > stamp.order()).count()
+                devices.filter(|d| d.unit == *machine && is_since(d, stamp)).count()
             };
             let devices = match self.peers.get(manager) {
                 Some(peer) => of(&mut peer.devices.values().map(|told| &told.0)),

@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::{digest, name};
+use super::digest;
+use super::folders::name;
 use crate::record::{BMC_BUS, Found, IPMI};
 
 /// Why all of it cannot be had, as a USB device can.
@@ -56,7 +57,7 @@ pub fn digest_of(model: &str, number: u64) -> u64 {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::super::{Offer, scan};
+    use super::super::{Inventory, Offer};
     use super::*;
 
     /// `/dev/null`, 1:3, stands for a node, and `/dev/zero`, 1:5, for something else.
@@ -70,7 +71,7 @@ mod tests {
             fs::create_dir_all(&class).unwrap();
             symlink(class, device.join("subsystem")).unwrap();
         }
-        let found = |offer: &Offer| scan(sys.path(), &"u".parse().unwrap(), offer);
+        let found = |offer: &Offer| Inventory::new(sys.path(), "u".parse().unwrap()).scan(offer);
         assert_eq!(found(&Offer::default()), [], "never by itself");
         let bmcs = ["/dev/null", "/dev/zero", "/dev/ipmi-nowhere"].map(Into::into).to_vec();
         let offer = vec!["type=disk".parse().unwrap()];

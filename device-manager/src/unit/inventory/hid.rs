@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{interfaces, name, under};
+use super::folders::{inner, name, under};
 
 /// A HID device of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +21,14 @@ pub struct HidDevice {
 /// its own protocol is below: it belongs to the one above.
 #[must_use]
 pub fn hids(path: &Path) -> Vec<HidDevice> {
+    hids_in(&inner(path))
+}
+
+pub(super) fn hids_in(inner: &[PathBuf]) -> Vec<HidDevice> {
     let is_hid = |name: &str| matches!(name.as_bytes(), [_, _, _, _, b':', _, _, _, _, b':', ..]);
     let mut found = vec![];
-    for hid in interfaces(path).iter().flat_map(|interface| under(interface, is_hid)) {
-        let all = under(&hid, is_hid).into_iter().chain([hid.clone()]);
+    for hid in inner.iter().filter(|path| is_hid(&name(path))) {
+        let all = under(hid, is_hid).into_iter().chain([hid.clone()]);
         let inputs =
             all.flat_map(|hid| under(&hid.join("input"), |name| name.starts_with("input")));
         let inputs: Vec<PathBuf> = inputs.collect();
