@@ -52,8 +52,10 @@ impl Node {
 /// # Errors
 /// What is wrong, and where.
 pub fn read(text: &str, file: &Arc<str>) -> Result<(Option<Rc<Node>>, Named), Remark> {
+    // What is missing at the end the parser finds a line behind it.
+    let last = text.matches('\n').count() + 1;
     let error = |line: usize, text: String| {
-        Remark::new(&At { file: Arc::clone(file), line: line.max(1) }, text)
+        Remark::new(&At { file: Arc::clone(file), line: line.clamp(1, last) }, text)
     };
     let chars: Vec<char> = text.chars().collect();
     let mut reader = Reader::default();
