@@ -2,6 +2,8 @@
 //! Hot keys on key events: a harmless key tapped twice, then a number or a name and Enter, or an arrow. The taps are passed
 //! on, as they may be meant for the blade; what follows them is not.
 
+use std::collections::BTreeMap;
+
 use super::{Micros, ms};
 
 /// A tap is no longer than this, with no other key between.
@@ -69,15 +71,15 @@ enum State {
 pub struct HotKeys {
     keys: Vec<u16>,
     state: State,
-    /// Went down in a command: their release is none of the blade's business.
-    swallowed: Vec<u16>,
+    /// Keys that are down, and whether the blade was told of it. Of the others the release is none of its business either.
+    held: BTreeMap<u16, bool>,
 }
 
 impl HotKeys {
     /// One for these keys; with none it passes everything.
     #[must_use]
     pub fn new(keys: &[u16]) -> Self {
-        Self { keys: keys.to_vec(), state: State::Idle, swallowed: vec![] }
+        Self { keys: keys.to_vec(), state: State::Idle, held: BTreeMap::new() }
     }
 
     /// Whether a command is being typed.
@@ -88,18 +90,29 @@ impl HotKeys {
 
     /// The keyboard is gone, and with it what was held on it.
     pub fn forget(&mut self) {
-        (self.state, self.swallowed) = (State::Idle, vec![]);
+        (self.state, self.held) = (State::Idle, BTreeMap::new());
     }
 
     /// A key goes down or up.
     pub fn key(&mut self, now: Micros, code: u16, down: bool) -> Outcome {
-        if let Some(at) = self.swallowed.iter().position(|other| *other == code) {
-            // The kernel, or a viewer, repeats a key that is held: the blade was not told of it, nor is it typed twice.
-            if !down {
-                self.swallowed.remove(at);
-            }
-            return Outcome::Swallow;
+        let told = match down {
+            true => self.held.get(&code).copied(),
+            false => self.held.remove(&code),
+        };
+        match told {
+            Some(false) => return Outcome::Swallow,
+            // Who repeats a key that is held does not type it again.
+            Some(true) if down => return Outcome::Pass,
+            _ => {}
         }
+        let outcome = self.changed(now, code, down);
+        if down {
+            self.held.insert(code, outcome == Outcome::Pass);
+        }
+        outcome
+    }
+
+    fn changed(&mut self, now: Micros, code: u16, down: bool) -> Outcome {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Command { since, typed } if now < since + COMMAND => {
                 if !down {
@@ -107,7 +120,6 @@ impl HotKeys {
                     // Of a key that went down before.
                     return Outcome::Pass;
                 }
-                self.swallowed.push(code);
                 self.command(since, typed, code)
             }
             State::Tapped { code: first, at } if down && code == first && now < at + BETWEEN => {
@@ -122,11 +134,6 @@ impl HotKeys {
                         State::Tapped { code, at: now }
                     };
                 }
-                Outcome::Pass
-            }
-            // The kernel repeats a key that is held.
-            State::Down { code: pressed, at, second } if down && code == pressed => {
-                self.state = State::Down { code, at, second };
                 Outcome::Pass
             }
             _ => {
@@ -236,13 +243,17 @@ mod tests {
         typing.tap(2);
         typing.tap(28);
         assert_eq!(typing.passed[4..], [(2, true), (2, false), (28, true), (28, false)]);
+        typing.event(42, true, ms(50));
         for code in [70, 70] {
             typing.tap(code);
         }
+        typing.event(42, true, ms(50));
+        typing.event(42, false, ms(50));
+        assert_eq!(typing.passed.len(), 15, "of one that was down before all is passed on");
         typing.event(3, true, ms(50));
         typing.keys.forget();
         typing.tap(3);
-        assert_eq!(typing.passed[12..], [(3, true), (3, false)], "of another keyboard");
+        assert_eq!(typing.passed[15..], [(3, true), (3, false)], "of another keyboard");
     }
 
     #[test]

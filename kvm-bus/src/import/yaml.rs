@@ -52,8 +52,8 @@ impl Node {
 /// # Errors
 /// What is wrong, and where.
 pub fn read(text: &str, file: &Arc<str>) -> Result<(Option<Rc<Node>>, Named), Remark> {
-    // What is missing at the end the parser finds a line behind it.
-    let last = text.matches('\n').count() + 1;
+    // What is missing at the end the parser finds a line behind it. Either character ends a line (YAML 1.2, section 5.4).
+    let last = text.replace("\r\n", "\n").matches(['\n', '\r']).count() + 1;
     let error = |line: usize, text: String| {
         Remark::new(&At { file: Arc::clone(file), line: line.clamp(1, last) }, text)
     };

@@ -63,7 +63,7 @@ pub fn kvm_import(data: &[u8]) -> Reached {
 }
 
 fn check(text: &str, remark: &Remark) {
-    let lines = text.matches('\n').count() + 1;
+    let lines = text.matches(['\n', '\r']).count() + 1;
     assert!((1..=lines).contains(&remark.at.line), "{remark} in a text of {lines} lines");
     let shown = remark.to_string();
     assert!(!shown.chars().any(char::is_control), "{shown:?} steers the terminal");
