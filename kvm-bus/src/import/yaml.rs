@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::{Event, Marker, Parser};
 
 use super::{At, Remark};
 
@@ -52,17 +52,17 @@ impl Node {
 /// # Errors
 /// What is wrong, and where.
 pub fn read(text: &str, file: &Arc<str>) -> Result<(Option<Rc<Node>>, Named), Remark> {
-    // What is missing at the end the parser finds a line behind it. Either character ends a line (YAML 1.2, section 5.4).
+    // What is missing at the end the parser finds a line behind it, and nothing begins there. Either character ends a line
+    // (YAML 1.2, section 5.4).
     let last = text.replace("\r\n", "\n").matches(['\n', '\r']).count() + 1;
-    let error = |line: usize, text: String| {
-        Remark::new(&At { file: Arc::clone(file), line: line.clamp(1, last) }, text)
-    };
+    let line_of = |marker: &Marker| marker.line().clamp(1, last);
+    let error = |line: usize, text: String| Remark::new(&At { file: Arc::clone(file), line }, text);
     let chars: Vec<char> = text.chars().collect();
     let mut reader = Reader::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event
-            .map_err(|e| error(e.marker().line(), format!("this is no YAML: {}", e.info())))?;
-        let line = span.start.line();
+            .map_err(|e| error(line_of(e.marker()), format!("this is no YAML: {}", e.info())))?;
+        let line = line_of(&span.start);
         let name = || anchor(&chars, span.start.index());
         reader.event(&event, line, name).map_err(|why| error(line, why))?;
         if matches!(event, Event::DocumentEnd) {
@@ -196,5 +196,7 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with("y:") && error.contains(wanted), "{error}");
         }
+        // Nothing, which the parser finds behind the last line.
+        assert_eq!(parse("---").unwrap().0.map(|node| node.line), Some(1));
     }
 }
