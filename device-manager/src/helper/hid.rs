@@ -18,7 +18,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::MAX_FDS;
 use super::usbip::{Identity, Usbip, UsbipError};
-use crate::hid::{About, FromDevice, MAX_REPORT, ToDevice};
+use crate::hid::{About, FromDevice, KEYBOARD, MAX_REPORT, ToDevice, kinds};
 use crate::record::Found;
 use crate::streams::Bytes;
 use crate::unit::inventory::{HidDevice, event_of, hids, line};
@@ -126,16 +126,26 @@ impl Drop for Place {
 }
 
 impl Made {
-    /// Makes a device, if it is what was leased, and a driver takes it.
+    /// Makes a device, if it is what was leased, of these types, and a driver takes it.
     ///
     /// # Errors
     /// See [`UsbipError`].
-    pub fn new(about: &About, wanted: &Identity, socket: OwnedFd) -> Result<Self, UsbipError> {
+    pub fn new(
+        about: &About,
+        wanted: &Identity,
+        types: &[String],
+        socket: OwnedFd,
+    ) -> Result<Self, UsbipError> {
         let ids = |vendor, product| (format!("{vendor:04x}"), format!("{product:04x}"));
         let is_it = ids(about.vendor, about.product)
             == (wanted.vendor.to_lowercase(), wanted.product.to_lowercase());
         if !is_it || about.bus != BUS_USB || !about.is_bounded() {
             return Err(UsbipError::Hid("is not what was leased"));
+        }
+        // Who leased a mouse did not mean to let its unit type here.
+        let types_keys = kinds(&about.descriptor.0).contains(&KEYBOARD);
+        if types_keys && !types.iter().any(|kind| kind == KEYBOARD) {
+            return Err(UsbipError::Hid("has keys, and what was leased is no keyboard"));
         }
         let place = Place::take().ok_or(UsbipError::Hid("finds no place: there are too many"))?;
         let at = |source| UsbipError::File { path: UHID.into(), source };
@@ -310,9 +320,10 @@ mod tests {
             About { vendor: 0x1d6c, ..about.clone() },
             About { product: 0x105, ..about.clone() },
             About { bus: 5, ..about.clone() },
-            About { descriptor: Bytes(vec![]), ..about },
+            About { descriptor: Bytes(vec![]), ..about.clone() },
+            About { descriptor: Bytes(vec![5, 7, 0x81, 0]), ..about },
         ] {
-            let made = Made::new(&wrong, &wanted, pair().0);
+            let made = Made::new(&wrong, &wanted, &["mouse".to_owned()], pair().0);
             assert!(matches!(made, Err(UsbipError::Hid(_))), "{wrong:?}");
         }
     }

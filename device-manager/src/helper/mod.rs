@@ -89,6 +89,8 @@ pub enum Request {
         about: About,
         /// What it is to be.
         identity: Identity,
+        /// The types of what was leased, as [`Found::types`](crate::record::Found::types).
+        types: Vec<String>,
     },
 }
 

@@ -167,8 +167,9 @@ fn act(
             beside.opened = vec![opened.map_err(|error| text(&error))?];
             Ok(Answer::Done)
         }
-        Request::MakeHid { about, identity } => {
-            let made = hid::Made::new(about, identity, socket()?).map_err(|error| text(&error))?;
+        Request::MakeHid { about, identity, types } => {
+            let made = hid::Made::new(about, identity, types, socket()?);
+            let made = made.map_err(|error| text(&error))?;
             let phys = made.phys();
             beside.made = Some(made);
             Ok(Answer::Made(phys))

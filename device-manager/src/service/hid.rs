@@ -40,7 +40,9 @@ pub(super) async fn hold(
     link.keep_alive().context("keep-alive")?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let request = Request::MakeHid { about, identity: Identity::of(&grant.device.found) };
+    let found = &grant.device.found;
+    let (identity, types) = (Identity::of(found), found.types.clone());
+    let request = Request::MakeHid { about, identity, types };
     let phys = match Helper::at(options.helper.clone()).ask(request, Some(theirs)).await {
         Ok(Answer::Made(phys)) => phys,
         other => {

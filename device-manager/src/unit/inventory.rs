@@ -18,9 +18,10 @@ use sha2::{Digest, Sha256};
 
 pub use folders::{BlockDevice, InUse, disks, line};
 use folders::{disks_in, inner, lines_in, under};
-use hid::hids_in;
 pub use hid::{HidDevice, event_of, hids, nodes_of_hid};
+use hid::{Told, hids_in};
 
+use crate::hid::{KEYBOARD, MOUSE};
 use crate::pattern::Pattern;
 use crate::record::{DISK, Device, DeviceId, Found, Function, HID, Machine, SERIAL, Stamp, cut};
 
@@ -44,8 +45,12 @@ pub struct Offer {
     pub bmcs: Vec<PathBuf>,
 }
 
+/// What stands among the types of a HID device as long as no driver has told what its reports are: only here, never told.
+const UNTOLD: &str = "hid-untold";
 /// Types without which a machine may not be reached any more.
-const SENSITIVE: [&str; 3] = ["keyboard", "network", "hid-boot"];
+const SENSITIVE: [&str; 3] = [KEYBOARD, "network", UNTOLD];
+/// Has a device that is given away.
+const USBIP_HOST: &str = "usbip-host";
 
 /// All devices of a machine, looked at again and again. What stays the same as long as a device is plugged in is read once: a machine may
 /// have hundreds, and is looked at whenever something happens to one.
@@ -53,7 +58,8 @@ const SENSITIVE: [&str; 3] = ["keyboard", "network", "hid-boot"];
 pub struct Inventory {
     sys: PathBuf,
     unit: Machine,
-    /// By their folders; none for what is not offered.
+    /// By their folders; none for what is not offered. Types are added as drivers tell them, and stay: a device that is given away has
+    /// no drivers.
     known: BTreeMap<PathBuf, (Mark, Option<Found>)>,
 }
 
@@ -93,11 +99,14 @@ impl Inventory {
         let mut before = std::mem::take(&mut self.known);
         for path in paths {
             let Some(mark) = Mark::of(&path) else { continue };
-            let known = match before.remove(&path) {
+            let mut known = match before.remove(&path) {
                 Some((old, known)) if old == mark => known,
                 _ => identity(&path),
             };
             let looked = known.clone().map(|found| parts(&path, found, &in_use));
+            if let Some((known, (found, _))) = known.as_mut().zip(looked.as_ref()) {
+                known.types.clone_from(&found.types);
+            }
             self.known.insert(path, (mark, known));
             let Some((mut found, used)) = looked else { continue };
             if all.contains_key(&found.key) {
@@ -126,7 +135,7 @@ impl Inventory {
             let kept = parts.map(|(_, node)| (node.clone(), why.clone()));
             found.busy.extend(kept.collect::<Vec<_>>());
         }
-        found.types.retain(|kind| kind != "hid-boot");
+        found.types.retain(|kind| kind != UNTOLD);
         Some(found)
     }
 }
@@ -148,12 +157,12 @@ fn at_its_unit(what: &str) -> String {
 /// Why it keeps the HID parts of a device for itself: any of them may be what the keyboard's keys come from.
 #[must_use]
 pub fn kept_keyboard(found: &Found) -> Option<String> {
-    sensitive(found, &["keyboard", "hid-boot"])
+    sensitive(found, &[KEYBOARD, UNTOLD])
 }
 
 fn sensitive(found: &Found, kinds: &[&str]) -> Option<String> {
     let kind = found.types.iter().find(|kind| kinds.contains(&kind.as_str()))?;
-    let kind = if kind == "hid-boot" { "keyboard" } else { kind };
+    let kind = if kind == UNTOLD { "device that may be a keyboard" } else { kind };
     Some(format!("a {kind} is given away only if the unit's configuration names it"))
 }
 
@@ -203,7 +212,7 @@ fn identity(path: &Path) -> Option<Found> {
         key: cut(&key),
         bus: "usb".to_owned(),
         path: name.to_owned(),
-        types: types(bytes),
+        types: untold(types(bytes)),
         vendor,
         product,
         manufacturer: text("manufacturer"),
@@ -215,6 +224,13 @@ fn identity(path: &Path) -> Option<Found> {
         busy: vec![],
         needs_setup: false,
     })
+}
+
+fn untold(mut types: Vec<String>) -> Vec<String> {
+    if types.iter().any(|kind| kind == HID) {
+        types.push(UNTOLD.to_owned());
+    }
+    types
 }
 
 /// What drivers make of a device, and what of it is in use.
@@ -231,12 +247,25 @@ fn parts(path: &Path, mut found: Found, in_use: &InUse) -> (Found, Option<String
     let disks = disks.into_iter().map(|disk| (DISK.to_owned(), disk.node));
     // Media come and go: the others keep their places.
     found.parts = lines.chain(hids).chain(disks).collect();
-    for (kind, _) in &found.parts {
-        if !found.types.contains(kind) {
-            found.types.push(kind.clone());
+    let mut types: Vec<&str> = found.parts.iter().map(|(kind, _)| kind.as_str()).collect();
+    if types.contains(&HID) || found.types.iter().any(|kind| kind == HID) {
+        let told = Told::by(path, &folders);
+        types.extend(told.kinds);
+        if told.all || driver(path).as_deref() == Some(USBIP_HOST) {
+            found.types.retain(|kind| kind != UNTOLD);
+        }
+    }
+    for kind in types {
+        if !found.types.iter().any(|known| known == kind) {
+            found.types.push(kind.to_owned());
         }
     }
     (found, in_use.any(folders))
+}
+
+fn driver(path: &Path) -> Option<String> {
+    let driver = fs::read_link(path.join("driver")).ok()?;
+    Some(driver.file_name()?.to_string_lossy().into_owned())
 }
 
 /// What tells one set of descriptors from another.
@@ -264,10 +293,9 @@ pub fn types(descriptors: &[u8]) -> Vec<String> {
             (1, ..) => &["audio"],
             (2, 2, _) => &["serial"],
             (2, 6 | 0x0a..=0x0e, _) => &["network"],
-            (3, 1, 1) => &["keyboard", "hid"],
-            (3, 1, 2) => &["mouse", "hid"],
-            (3, 1, _) => &["hid-boot", "hid"],
-            (3, ..) => &["hid"],
+            (3, 1, 1) => &[KEYBOARD, HID],
+            (3, 1, 2) => &[MOUSE, HID],
+            (3, ..) => &[HID],
             (6, ..) => &["camera"],
             (7, ..) => &["printer"],
             (8, ..) => &["disk"],
@@ -429,6 +457,48 @@ mod tests {
         fs::write(hid.join("uevent"), "HID_ID=3\nHID_PHYS=there/1\n").unwrap();
         assert_eq!(nodes_of_hid(sys.path(), "there/1"), ["/dev/input/event2", "/dev/hidraw0"]);
         assert_eq!(nodes_of_hid(sys.path(), "there/11"), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_hid_device_is_comes_from_its_reports() {
+        let sys = tempfile::tempdir().unwrap();
+        let other = [9, 4, 0, 0, 1, 3, 0, 0, 0];
+        plug(sys.path(), "pci", "1-1", &files(b"A\n", &[other, other].concat()));
+        let device = sys.path().join("devices/pci/1-1");
+        let mut inventory = Inventory::new(sys.path(), "u".parse().unwrap());
+        let mut look = || {
+            let found = inventory.scan(&Offer::default()).remove(0);
+            (
+                found.types.join(" "),
+                found.unavailable.map_or(String::new(), |why| why[..18].to_owned()),
+            )
+        };
+        let is = |types: &str, why: &str| (types.to_owned(), why.to_owned());
+        assert_eq!(look(), is("hid", "a device that may "), "it has no interfaces yet");
+        fs::write(device.join("bNumInterfaces"), " 2\n").unwrap();
+        let told = |at: u8, bytes: &[u8]| {
+            let hid = device.join(format!("1-1:1.{at}/0003:046D:C52B.000{at}"));
+            fs::create_dir_all(&hid).unwrap();
+            fs::write(device.join(format!("1-1:1.{at}/bInterfaceClass")), "03\n").unwrap();
+            fs::write(hid.join("report_descriptor"), bytes).unwrap();
+        };
+        let mouse = [5, 1, 9, 2, 0xa1, 1, 0xc0];
+        told(0, &mouse);
+        assert_eq!(look(), is("hid mouse", "a device that may "), "one is not there yet");
+        told(1, &[]);
+        assert_eq!(look(), is("hid mouse", "a device that may "), "nobody has looked at it");
+        told(1, &mouse);
+        assert_eq!(look(), is("hid mouse", ""));
+        told(1, &[5, 7, 0x19, 4, 0x29, 9, 0x81, 0]);
+        assert_eq!(look(), is("hid mouse keyboard", "a keyboard is give"));
+        // It is given away: what was told of it is known still.
+        for at in [0, 1] {
+            fs::remove_dir_all(device.join(format!("1-1:1.{at}"))).unwrap();
+        }
+        assert_eq!(look(), is("hid mouse keyboard", "a keyboard is give"));
+        // So is one that was given away in an earlier life, as far as it does not matter.
+        symlink("../../drivers/usbip-host", device.join("driver")).unwrap();
+        assert_eq!(scan(sys.path(), &Offer::default()).remove(0).unavailable, None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use device_manager::hid::{FromDevice, Kind, Layout, ToDevice};
+use device_manager::hid::{FromDevice, Kind, Layout, ToDevice, kinds};
 use device_manager::manager::core::{self as manager, Manager, Scope};
 use device_manager::manager::order::{Incoming, Numbered, Taken};
 use device_manager::pattern::Pattern;
@@ -156,6 +156,10 @@ pub fn devices(data: &[u8]) -> Reached {
             4 => {
                 for kind in types(bytes) {
                     reached.insert(if kind == "disk" { "a disk" } else { "a type" });
+                }
+                // As a report descriptor.
+                for kind in kinds(bytes) {
+                    reached.insert(if kind == "keyboard" { "keys" } else { "a mouse" });
                 }
             }
             5 => {

@@ -4,7 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::folders::{inner, name, under};
+use kernel_abi::hid::HID_MAX_DESCRIPTOR_SIZE;
+
+use super::folders::{inner, line, name, under};
+use crate::hid::kinds;
 
 /// A HID device of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +28,6 @@ pub fn hids(path: &Path) -> Vec<HidDevice> {
 }
 
 pub(super) fn hids_in(inner: &[PathBuf]) -> Vec<HidDevice> {
-    let is_hid = |name: &str| matches!(name.as_bytes(), [_, _, _, _, b':', _, _, _, _, b':', ..]);
     let mut found = vec![];
     for hid in inner.iter().filter(|path| is_hid(&name(path))) {
         let all = under(hid, is_hid).into_iter().chain([hid.clone()]);
@@ -38,6 +40,46 @@ pub(super) fn hids_in(inner: &[PathBuf]) -> Vec<HidDevice> {
         }
     }
     found
+}
+
+/// A bus, a vendor, a product and a number: `0003:046D:C31C.0001`.
+fn is_hid(name: &str) -> bool {
+    matches!(name.as_bytes(), [_, _, _, _, b':', _, _, _, _, b':', ..])
+}
+
+/// What drivers tell of the reports of a device.
+pub(super) struct Told {
+    /// As [`kinds`] has it, of all interfaces.
+    pub kinds: Vec<&'static str>,
+    /// Whether each HID interface of the device has told.
+    pub all: bool,
+}
+
+impl Told {
+    /// Of a device with these folders in those of its interfaces. One that is not configured yet has fewer interfaces than it says.
+    pub fn by(path: &Path, inner: &[PathBuf]) -> Self {
+        const HID_CLASS: &str = "03";
+        let interfaces = under(path, |name| name.contains(':'));
+        let number = line(path, "bNumInterfaces").and_then(|text| text.trim().parse().ok());
+        let mut told = Self { kinds: vec![], all: interfaces.len() >= number.unwrap_or(1) };
+        for interface in interfaces {
+            let of_it = inner.iter().filter(|hid| hid.parent() == Some(&interface));
+            let own = of_it.filter(|hid| is_hid(&name(hid)));
+            let all = own.flat_map(|hid| under(hid, is_hid).into_iter().chain([hid.clone()]));
+            let descriptors: Vec<_> = all.filter_map(|hid| report_descriptor(&hid)).collect();
+            told.kinds.extend(descriptors.iter().flat_map(|descriptor| kinds(descriptor)));
+            let is_hid = line(&interface, "bInterfaceClass").as_deref() == Some(HID_CLASS);
+            told.all &= !is_hid || !descriptors.is_empty();
+        }
+        told
+    }
+}
+
+/// The report descriptor of a HID device; none if there is nothing in it.
+fn report_descriptor(hid: &Path) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(hid.join("report_descriptor")).ok()?;
+    bytes.truncate(HID_MAX_DESCRIPTOR_SIZE);
+    Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
 /// The folder of the event node of an input device, `event4`.

@@ -100,6 +100,10 @@ pub fn write() {
     let data = FromHolder::Data { no: 1, token: Token([0; 16]) };
     seed("stranger", "turned away", &entry(3, &data.encode()));
     seed("disk", "a disk", &entry(4, &[9, 4, 0, 0, 2, 8, 6, 0x50, 0]));
+    let mouse = [0x05, 1, 0x09, 2, 0xa1, 1, 0xc0];
+    seed("mouse", "a mouse", &entry(4, &mouse));
+    let keys = [0x1b, 4, 0, 7, 0, 0x2b, 0x1d, 0, 7, 0, 0xa4, 0x05, 7, 0xb4, 0x81, 0];
+    seed("keys", "keys", &entry(4, &[&mouse[..], &keys].concat()));
     seed("pattern", "it fits", &entry(5, b"type=disk,x vendor=1d* model!='a b'"));
     let go = ToHolder::Go(Carried::Usbip { devid: 1, speed: 3, sealed: true });
     seed("go", "to a holder", &entry(6, &go.encode()));
