@@ -60,6 +60,7 @@ fn runtime(root: Option<&Path>, name: &str) -> PathBuf {
 async fn act(command: Command) -> anyhow::Result<()> {
     let text = match command {
         Command::Serve(args) => {
+            kernel_abi::heap::give_back_large_blocks();
             logging::init(PROGRAM, args.places.root.verbose)?;
             let root = args.places.root.root;
             return manager::run::run(manager::run::Paths {
@@ -72,6 +73,7 @@ async fn act(command: Command) -> anyhow::Result<()> {
             .await;
         }
         Command::Unit(args) => {
+            kernel_abi::heap::give_back_large_blocks();
             logging::init("device-manager-unit", args.places.root.verbose)?;
             let root = args.places.root.root;
             return unit::run::run(unit::run::Paths {

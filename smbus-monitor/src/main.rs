@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 async fn act(command: Command) -> anyhow::Result<()> {
     let text = match command {
         Command::Serve(args) => {
+            kernel_abi::heap::give_back_large_blocks();
             logging::init("smbus-monitor", args.verbose)?;
             return shell::run::serve(&args).await;
         }

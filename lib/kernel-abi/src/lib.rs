@@ -13,6 +13,8 @@ pub mod async_fd;
 pub mod block_device;
 #[cfg(feature = "cuse")]
 pub mod cuse;
+#[cfg(feature = "heap")]
+pub mod heap;
 #[cfg(feature = "hid")]
 pub mod hid;
 #[cfg(feature = "i2c")]

@@ -80,6 +80,7 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(args: Args) -> anyhow::Result<()> {
+    kernel_abi::heap::give_back_large_blocks();
     logging::init("group-member", args.verbose)?;
     let store = args.root.as_deref().map_or_else(Store::default, Store::below);
     let node = match secure_link::store::given_node()? {
