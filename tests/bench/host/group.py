@@ -57,9 +57,8 @@ def cost(rack, seconds):
 
 
 def told_of_records(member, owner, since):
-    with open(member.log) as log:
-        lines = [json.loads(line) for line in log if line.endswith("\n")]
-    return next((line["us"] for line in lines if line.get("records") == owner and line["us"] >= since), None)
+    told = (event["us"] for event in member.events() if event.get("records") == owner)
+    return next((at for at in told if at >= since), None)
 
 
 def change_to_all(rack, rounds):
