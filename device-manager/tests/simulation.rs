@@ -5,8 +5,16 @@
 
 #[path = "simulation/check.rs"]
 mod check;
+#[path = "simulation/faults.rs"]
+mod faults;
+#[path = "simulation/links.rs"]
+mod links;
+#[path = "simulation/managers.rs"]
+mod managers;
 #[path = "simulation/services.rs"]
 mod services;
+#[path = "simulation/units.rs"]
+mod units;
 #[path = "simulation/world.rs"]
 mod world;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use device_manager::manager::core::{Ask, Event, Report, Scope};
-use device_manager::record::{Device, DeviceId, Found, Holder};
+use device_manager::record::{Device, DeviceId, Holder};
 use device_manager::unit::core::{self as unit, Micros};
 use device_manager::wire::{FromHolder, Grant, Refusal, RequestNo, ToHolder, Token};
 use seeds::Rng;
@@ -287,16 +287,4 @@ impl World {
             self.services[at].state = State::Idle;
         }
     }
-
-    /// The real thing: two paths to a device must never be.
-    pub fn carry(&mut self, unit: usize, no: u64, found: &Found) {
-        if let Some(old) = self.units[unit].paths.insert(found.path.clone(), no) {
-            self.broken = Some(format!(
-                "u{unit}: lease {no} is carried on {}, which lease {old} has",
-                found.path
-            ));
-        }
-    }
-
-    pub fn path_gone(&mut self, _: usize, _: u64) {}
 }
