@@ -150,7 +150,7 @@ impl Unit {
         Ok(Box::new(Grant { no, device, function: wanted.function, token, addresses, ttl_ms }))
     }
 
-    /// Shows or hides a lease at its device. By its number: places move when parts come and go.
+    /// Shows or hides a lease at its device.
     fn show(&mut self, device: DeviceId, no: u64, info: Option<&LeaseInfo>) {
         let Some(entry) = self.devices.get_mut(&device) else { return };
         for function in &mut entry.device.functions {
@@ -160,7 +160,7 @@ impl Unit {
         }
     }
 
-    fn store(&mut self) {
+    pub(super) fn store(&mut self) {
         let alive = |lease: &&Lease| lease.ending.is_none() || lease.path != Path::None;
         let stored = self.leases.values().filter(alive).map(|lease| Stored {
             info: lease.info.clone(),
@@ -172,20 +172,15 @@ impl Unit {
             expires: lease.expires,
             ends: lease.ends,
             over: lease.ending.is_some(),
+            places: self.devices.get(&lease.device).map(|e| e.places.clone()).unwrap_or_default(),
         });
         self.out.push(Action::Store(stored.collect()));
     }
 
     /// A lease of the life before, whose data path runs still.
     pub(super) fn restore(&mut self, now: Micros, device: DeviceId, stored: Stored) {
-        let Stored { info, found, gen_no, function, read_only, token, expires, ends, over: _ } =
-            stored;
+        let Stored { info, found, gen_no, function, read_only, token, expires, ends, .. } = stored;
         let no = info.no;
-        if let Some(entry) = self.devices.get_mut(&device)
-            && let Some(function) = entry.device.functions.get_mut(usize::from(function))
-        {
-            function.lease = Some(info.clone());
-        }
         // The holder could not renew it while nobody was there.
         let expires = expires.max(now + OPEN);
         let path = if info.in_use { Path::Running } else { Path::None };
@@ -348,7 +343,7 @@ impl Unit {
         self.out.push(Action::Note(note));
         self.show(lease.device, no, None);
         if lease.function == WHOLE && lease.info.in_use && is_released {
-            self.set_up(lease.device);
+            self.set_up(lease.device, lease.gen_no);
         }
         self.tell(now, lease.device);
     }

@@ -20,7 +20,8 @@ use group::core::clock::{Clock, Offset};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{
-    Device, DeviceId, Found, Function, Holder, LeaseInfo, MAX_DEVICES, Machine, Stamp, WHOLE,
+    Device, DeviceId, Found, Function, Holder, LeaseInfo, MAX_DEVICES, MAX_FUNCTIONS, Machine,
+    Stamp, WHOLE,
 };
 use crate::wire::{Beat, Carried, FromHolder, FromUnit, ToHolder, ToUnit, Token};
 pub use leases::{Lease, RELEASED};
@@ -45,6 +46,11 @@ pub const OPEN: Micros = 10_000_000;
 
 /// Why a part of a device is not to be had that needs to be set up.
 const NO_SETUP: &str = "it is to be set up first: attach all of it, set it up, and give it back";
+
+/// Why one is not to be had that was there before.
+const GONE: &str = "it is gone";
+/// Most parts of one device.
+const MAX_PARTS: usize = MAX_FUNCTIONS - 1;
 
 /// What does not change while the unit runs.
 #[derive(Debug, Clone)]
@@ -170,6 +176,9 @@ pub struct Stored {
     /// It has ended, and its data path is being cut: the next life gives the device back, and forgets it.
     #[serde(default)]
     pub over: bool,
+    /// The parts of its device by their places, those too that are not there now: type and node.
+    #[serde(default)]
+    pub places: Vec<(String, String)>,
 }
 
 /// Where the unit stands with managers.
@@ -188,6 +197,9 @@ struct Entry {
     reserved: Option<(Holder, Micros)>,
     /// Somebody had all of it since it was plugged in, and gave it back.
     is_set_up: bool,
+    /// Its parts since it was plugged in, in the order in which they came: who asks for one names it by its place,
+    /// perhaps before another one goes.
+    places: Vec<(String, String)>,
 }
 
 /// A unit.
@@ -333,13 +345,10 @@ impl Unit {
             self.unplugged(now, id);
         }
         for (id, found) in seen {
-            match self.devices.get_mut(&id) {
-                Some(entry) if entry.device.found == found => {}
-                Some(entry) => {
-                    entry.device.update(found, entry.is_set_up);
-                    self.tell(now, id);
-                }
-                None => self.plugged(now, id, found),
+            if self.devices.contains_key(&id) {
+                self.changed(now, id, found);
+            } else {
+                self.plugged(now, id, found);
             }
         }
         for lost in std::mem::take(&mut self.restored) {
@@ -348,9 +357,36 @@ impl Unit {
         }
     }
 
+    /// Something of a device is different, or nothing.
+    fn changed(&mut self, now: Micros, id: DeviceId, found: Found) {
+        let Some(entry) = self.devices.get(&id) else { return };
+        let count = entry.places.len();
+        let is_new = |part: &&(String, String)| !entry.places.contains(part);
+        let new = found.parts.iter().take(MAX_PARTS).filter(is_new).count();
+        let is_free = entry.device.functions.iter().all(|f| f.lease.is_none());
+        // Nobody is to get what has the place now of what he asked for.
+        let anew = (count + new > MAX_PARTS && is_free).then(|| self.number());
+        let Some(entry) = self.devices.get_mut(&id) else { return };
+        if let Some(gen_no) = anew {
+            entry.device.gen_no = gen_no;
+            entry.places.clear();
+        }
+        let found = entry.place(found);
+        if entry.device.found == found {
+            return;
+        }
+        entry.device.update(found, entry.is_set_up);
+        if entry.places.len() > count {
+            self.store();
+        }
+        self.tell(now, id);
+    }
+
     fn plugged(&mut self, now: Micros, id: DeviceId, found: Found) {
+        // Of a life before. What was to be set up may have been plugged in again while nobody looked: that is asked for anew.
         let matches = |stored: &Stored| {
-            stored.found.key == found.key && stored.found.descriptors == found.descriptors
+            (&stored.found.key, stored.found.descriptors) == (&found.key, found.descriptors)
+                && (stored.function == WHOLE || (stored.part().is_some() && !found.needs_setup))
         };
         let (ours, others) = std::mem::take(&mut self.restored).into_iter().partition(matches);
         self.restored = others;
@@ -358,18 +394,23 @@ impl Unit {
         let gen_no = ours.first().map_or_else(|| self.number(), |stored| stored.gen_no);
         let stamp = Stamp { epoch: self.epoch, seq: self.seq, at: 0 };
         let unit = self.options.own.clone();
-        let mut device = Device {
-            id,
-            unit,
-            gen_no,
-            functions: vec![Function::new("whole", None)],
-            found: found.clone(),
-            stamp,
-        };
-        // A part that was leased in the life before was so since it was set up.
-        let is_set_up = ours.iter().any(|stored| stored.function != WHOLE);
-        device.update(found, is_set_up);
-        self.devices.insert(id, Entry { device, reserved: None, is_set_up });
+        let mut functions = vec![Function::new("whole", None)];
+        for stored in &ours {
+            let lease = Some(stored.info.clone());
+            match stored.part() {
+                None => functions[usize::from(WHOLE)].lease = lease,
+                Some((kind, node)) => {
+                    functions.push(Function { lease, ..Function::new(kind, Some(node.clone())) });
+                }
+            }
+        }
+        let places = ours.iter().map(|stored| &stored.places).max_by_key(|places| places.len());
+        let places = places.cloned().unwrap_or_default();
+        let device = Device { id, unit, gen_no, functions, found: found.clone(), stamp };
+        let mut entry = Entry { device, reserved: None, is_set_up: false, places };
+        let found = entry.place(found);
+        entry.device.update(found, false);
+        self.devices.insert(id, entry);
         for stored in ours {
             self.restore(now, id, stored);
         }
@@ -377,9 +418,10 @@ impl Unit {
         self.tell(now, id);
     }
 
-    /// Its parts may be used by themselves from here on.
-    fn set_up(&mut self, id: DeviceId) {
-        let Some(entry) = self.devices.get_mut(&id) else { return };
+    /// Its parts may be used by themselves from here on, unless it was plugged in again meanwhile.
+    fn set_up(&mut self, id: DeviceId, gen_no: u64) {
+        let of = |entry: &&mut Entry| entry.device.gen_no == gen_no;
+        let Some(entry) = self.devices.get_mut(&id).filter(of) else { return };
         entry.is_set_up = true;
         entry.device.update(entry.device.found.clone(), true);
     }
@@ -408,12 +450,39 @@ impl Unit {
     }
 }
 
+impl Stored {
+    /// The part that is leased, by type and node; none for all of it.
+    fn part(&self) -> Option<&(String, String)> {
+        self.places.get(usize::from(self.function).checked_sub(1)?)
+    }
+}
+
+impl Entry {
+    /// Puts parts where they were before. One that is gone keeps its place before others, and while it is leased.
+    fn place(&mut self, mut found: Found) -> Found {
+        for part in &found.parts {
+            if !self.places.contains(part) && self.places.len() < MAX_PARTS {
+                self.places.push(part.clone());
+            }
+        }
+        let leased: Vec<_> = self.device.functions.iter().filter(|f| f.lease.is_some()).collect();
+        let is_leased = |node: &String| leased.iter().any(|f| f.node.as_ref() == Some(node));
+        let is_there = |part: &(String, String)| found.parts.contains(part);
+        let last = self.places.iter().rposition(|part| is_there(part) || is_leased(&part.1));
+        let parts = self.places[..last.map_or(0, |last| last + 1)].to_vec();
+        let gone = parts.iter().filter(|part| !is_there(part));
+        let gone: Vec<_> = gone.map(|(_, node)| (node.clone(), GONE.to_owned())).collect();
+        found.busy.extend(gone);
+        Found { parts, ..found }
+    }
+}
+
 impl Device {
     /// Takes over what is found of it, and leaves leases as they are.
     fn update(&mut self, found: Found, is_set_up: bool) {
         let whole = self.functions.swap_remove(0);
         let mut functions = vec![Function { unavailable: found.unavailable.clone(), ..whole }];
-        for (kind, node) in found.parts.iter().take(crate::record::MAX_FUNCTIONS - 1) {
+        for (kind, node) in &found.parts {
             let of = |f: &&Function| f.node.as_ref() == Some(node);
             let lease = self.functions.iter().find(of).and_then(|f| f.lease.clone());
             let busy = found.busy.iter().find(|(of, _)| of == node);
@@ -421,12 +490,6 @@ impl Device {
             let unavailable = busy.map(|(_, why)| why.clone()).or(setup);
             let function = Function::new(kind, Some(node.clone()));
             functions.push(Function { lease, unavailable, ..function });
-        }
-        // A part that is leased and not there any more keeps its place until its lease has ended.
-        for old in self.functions.drain(..).filter(|f| f.lease.is_some()) {
-            if !functions.iter().any(|f| f.lease == old.lease) {
-                functions.push(Function { unavailable: Some("it is gone".to_owned()), ..old });
-            }
         }
         (self.functions, self.found) = (functions, found);
     }

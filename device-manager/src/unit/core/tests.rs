@@ -11,15 +11,19 @@ fn found(serial: &str, parts: &[(&str, &str)]) -> Found {
 }
 
 fn serving(quarantine: u64, all: Vec<Found>) -> Unit {
+    next_life(1, quarantine, vec![], all)
+}
+
+fn next_life(epoch: u64, quarantine: u64, stored: Vec<Stored>, all: Vec<Found>) -> Unit {
     let options = Options {
         own: "u".parse().unwrap(),
-        epoch: 1,
+        epoch,
         secret: [0; 32],
         ttl: Duration::from_secs(30),
         quarantine: Duration::from_secs(quarantine),
         addresses: vec![],
     };
-    let mut unit = Unit::new(options, vec![], 0, 0);
+    let mut unit = Unit::new(options, stored, 0, 0);
     let manager: Machine = "m".parse().unwrap();
     for event in [
         Event::Inventory(all),
@@ -70,6 +74,19 @@ fn carried(unit: &mut Unit, now: Micros, grant: &Grant, machine: &str) {
     assert!(data.iter().any(|action| matches!(action, Action::Carry { .. })), "{data:?}");
     let carried = Carried::Usbip { devid: 1, speed: 3, sealed: true };
     let _ = unit.handle(now, Event::Carries(no, Ok(carried)));
+}
+
+/// Opens a lease, and has it stored.
+fn opened(unit: &mut Unit, now: Micros, grant: &Grant, machine: &str) -> Vec<Stored> {
+    let machine: Machine = machine.parse().unwrap();
+    let open = FromHolder::Open { no: grant.no, token: grant.token.clone() };
+    let _ = unit.handle(now, Event::Came(10, machine.clone(), open));
+    let actions = unit.handle(now, Event::Came(10, machine, FromHolder::Renew));
+    let stored = actions.into_iter().find_map(|action| match action {
+        Action::Store(stored) => Some(stored),
+        _ => None,
+    });
+    stored.unwrap()
 }
 
 /// No manager is there for an hour, and nothing but renewals happens.
@@ -139,8 +156,50 @@ fn a_part_keeps_its_lease_while_other_parts_come_and_go() {
     let _ = unit.handle(4, Event::Inventory(vec![found("1", &[b])]));
     let device = unit.devices().next().unwrap().clone();
     let of = |at: usize| device.functions[at].lease.as_ref().map(|lease| lease.no);
-    assert_eq!((of(0), of(1)), (None, Some(grant.no)), "{device:?}");
-    assert!(device.functions[2].unavailable.is_some(), "the one that is gone is leased still");
+    assert_eq!((of(0), of(2)), (None, Some(grant.no)), "{device:?}");
+    let gone = &device.functions[1];
+    assert!(gone.lease.is_some() && gone.unavailable.is_some(), "it is leased still: {gone:?}");
+}
+
+#[test]
+fn a_part_has_its_place_as_long_as_its_device_is_plugged_in() {
+    let (a, b, c) = (("disk", "/dev/sda"), ("disk", "/dev/sdb"), ("disk", "/dev/sdc"));
+    let mut unit = serving(0, vec![found("1", &[a, b, c])]);
+    // Who asks for the second one does not know yet that the first is gone.
+    let _ = unit.handle(2, Event::Inventory(vec![found("1", &[b, c])]));
+    let grant = ask(&mut unit, 3, "h", 2, None).unwrap();
+    assert_eq!(grant.device.functions[2].node.as_deref(), Some("/dev/sdb"));
+    assert_eq!(ask(&mut unit, 3, "h", 1, None), Err(Refusal::Unavailable("it is gone".to_owned())));
+    // Nor does who asks the next life, in which another one went.
+    let stored = opened(&mut unit, 4, &grant, "h");
+    let mut unit = next_life(2, 0, stored, vec![found("1", &[c])]);
+    let device = unit.devices().next().unwrap();
+    assert_eq!(device.gen_no, grant.device.gen_no);
+    assert_eq!(device.functions[2].lease.as_ref().map(|lease| lease.no), Some(grant.no));
+    let other = ask(&mut unit, 5, "h", 3, None).unwrap();
+    assert_eq!(other.device.functions[3].node.as_deref(), Some("/dev/sdc"));
+    let data = FromHolder::Data { no: grant.no, token: grant.token };
+    let carried = unit.handle(6, Event::Came(11, "h".parse().unwrap(), data));
+    let node = carried.iter().find_map(|action| match action {
+        Action::Carry { found, function, .. } => Some(&found.parts[usize::from(*function) - 1].1),
+        _ => None,
+    });
+    assert_eq!(node.map(String::as_str), Some("/dev/sdb"));
+}
+
+#[test]
+fn more_parts_than_there_are_places_for_are_those_of_another_device() {
+    let mut unit = serving(0, vec![]);
+    let mut last = 0;
+    for at in 0..100 {
+        let node = format!("/dev/ttyACM{at}");
+        let _ = unit.handle(2, Event::Inventory(vec![found("1", &[("serial", &node)])]));
+        let device = unit.devices().next().unwrap();
+        assert!(device.functions.len() <= MAX_FUNCTIONS && device.gen_no >= last);
+        assert_eq!(device.gen_no > last, at % MAX_PARTS == 0, "{at}");
+        assert_eq!(device.functions.last().unwrap().node, Some(node));
+        last = device.gen_no;
+    }
 }
 
 #[test]
@@ -252,4 +311,32 @@ fn parts_are_for_lease_when_who_had_all_of_it_gave_it_back() {
     let _ = unit.handle(11, Event::Inventory(vec![device("1-9".to_owned())]));
     assert!(unit.leases().all(|lease| lease.info.no != part.no || lease.is_ending()));
     refused(ask(&mut unit, 12, "h", 1, None));
+}
+
+#[test]
+fn what_came_anew_is_to_be_set_up_anew() {
+    let device = || Found { needs_setup: true, ..found("1", &[("disk", "/dev/sda")]) };
+    let refused = |unit: &mut Unit| {
+        let answer = ask(unit, 9, "h", 1, None);
+        assert!(matches!(answer, Err(Refusal::Unavailable(_))), "{answer:?}");
+    };
+    // It was given back, and plugged in again before it was cut.
+    let mut unit = serving(0, vec![device()]);
+    let whole = ask(&mut unit, 2, "h", 0, None).unwrap();
+    carried(&mut unit, 3, &whole, "h");
+    let _ = unit.handle(4, Event::Came(10, "h".parse().unwrap(), FromHolder::Release));
+    let mut cut = unit.clone();
+    for all in [vec![], vec![device()]] {
+        let _ = unit.handle(5, Event::Inventory(all));
+    }
+    for unit in [&mut unit, &mut cut] {
+        let _ = unit.handle(6, Event::Cut(whole.no));
+    }
+    refused(&mut unit);
+    // Perhaps it was while no program was there: whoever was granted a part of it had not come for it.
+    let part = ask(&mut cut, 7, "h", 1, None).unwrap();
+    let stored = opened(&mut cut, 8, &part, "h");
+    let mut unit = next_life(2, 0, stored, vec![device()]);
+    assert_eq!(unit.leases().count(), 0);
+    refused(&mut unit);
 }
