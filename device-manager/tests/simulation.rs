@@ -5,6 +5,8 @@
 
 #[path = "simulation/check.rs"]
 mod check;
+#[path = "simulation/devices.rs"]
+mod devices;
 #[path = "simulation/faults.rs"]
 mod faults;
 #[path = "simulation/links.rs"]

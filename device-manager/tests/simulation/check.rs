@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use device_manager::record::{DeviceId, Machine, WHOLE};
-use device_manager::unit::core::{Micros, Note, Unit, With};
+use device_manager::record::{Device, DeviceId, Function, Machine, WHOLE};
+use device_manager::unit::core::{Lease, Micros, Note, Unit, With};
 
 use crate::services::State;
+use crate::units::UnitSide;
 use crate::world::{QUIET, SECOND, TTL, World};
 
 /// What was seen so far.
@@ -18,21 +19,43 @@ pub struct Seen {
     pub versions: u64,
     /// Connections of those who have no lease.
     pub strangers: BTreeSet<u64>,
-    /// When each lease was granted.
-    granted: BTreeMap<(Machine, u64), Micros>,
+    granted: BTreeMap<(Machine, u64), Granted>,
+}
+
+/// A lease, as it was granted.
+struct Granted {
+    at: Micros,
+    /// Which time that the device was plugged in.
+    gen_no: u64,
+    /// Of which part; none for all of it.
+    node: Option<String>,
+}
+
+/// All of a device is nobody's while a part of it is somebody's.
+fn excludes_itself(device: &Device) -> Result<(), String> {
+    let leased: Vec<_> = device.functions.iter().filter(|f| f.lease.is_some()).collect();
+    match leased.len() > 1 && leased.iter().any(|f| f.node.is_none()) {
+        true => Err(format!("all of {} and a part of it are leased", device.id)),
+        false => Ok(()),
+    }
 }
 
 impl World {
     pub fn unit_noted(&mut self, at: usize, note: Note) {
         match note {
-            Note::Granted(no, ..) => {
+            Note::Granted(no, id, _) => {
                 if no <= self.units[at].last_no {
                     self.broken =
                         Some(format!("u{at}: lease {no} after {}", self.units[at].last_no));
                 }
                 self.units[at].last_no = no;
-                let unit = self.units[at].name.clone();
-                self.seen.granted.insert((unit, no), self.now);
+                let side = &self.units[at];
+                let mut devices = side.core.iter().flat_map(Unit::devices);
+                let device = devices.find(|device| device.id == id).expect("it is leased");
+                let of = |f: &&Function| f.lease.as_ref().is_some_and(|info| info.no == no);
+                let node = device.functions.iter().find(of).and_then(|f| f.node.clone());
+                let granted = Granted { at: self.now, gen_no: device.gen_no, node };
+                self.seen.granted.insert((side.name.clone(), no), granted);
             }
             Note::Ended(no, _, _, why) if why == "it was not renewed" => {
                 let (now, broken) = (self.now, &mut self.broken);
@@ -53,62 +76,107 @@ impl World {
 
     /// After each event.
     pub fn check(&mut self) {
-        let mut broken = None;
-        for (at, side) in self.units.iter().enumerate() {
-            let Some(core) = &side.core else { continue };
-            for device in core.devices() {
-                let leased = |f: &device_manager::record::Function| f.lease.is_some();
-                let parts = device.functions.iter().skip(1).filter(|f| leased(f)).count();
-                if leased(&device.functions[usize::from(WHOLE)]) && parts > 0 {
-                    broken =
-                        Some(format!("u{at}: all of {} and a part of it are leased", device.id));
+        let wrong = (0..self.units.len()).find_map(|at| {
+            let wrong = self.check_unit(at).err()?;
+            Some(format!("u{at}: {wrong}"))
+        });
+        let wrong = wrong.or_else(|| {
+            let managers = 0..self.managers.len();
+            managers.into_iter().find_map(|at| Some(format!("m{at}: {}", self.check_manager(at)?)))
+        });
+        if wrong.is_some() {
+            self.broken = wrong;
+        }
+    }
+
+    fn check_unit(&self, at: usize) -> Result<(), String> {
+        let side = &self.units[at];
+        let Some(core) = &side.core else { return Ok(()) };
+        for device in core.devices() {
+            excludes_itself(device)?;
+            for function in &device.functions {
+                let Some(info) = &function.lease else { continue };
+                let (no, id) = (info.no, device.id);
+                if !core.leases().any(|lease| lease.info.no == no) {
+                    return Err(format!("{id} tells of lease {no}, which is none"));
                 }
-                for info in device.functions.iter().filter_map(|f| f.lease.as_ref()) {
-                    if !core.leases().any(|lease| lease.info.no == info.no) {
-                        broken = Some(format!(
-                            "u{at}: {} tells of lease {}, which is none",
-                            device.id, info.no
-                        ));
-                    }
-                }
-            }
-            for lease in core.leases().filter(|lease| lease.is_carried()) {
-                if !side.paths.values().any(|no| *no == lease.info.no) {
-                    broken = Some(format!("u{at}: nothing carries lease {}", lease.info.no));
-                }
-            }
-            for lease in core.leases() {
-                let same = |other: &&device_manager::unit::core::Lease| {
-                    other.device == lease.device
-                        && other.function == lease.function
-                        && !other.is_ending()
-                };
-                if !lease.is_ending() && core.leases().filter(same).count() > 1 {
-                    broken = Some(format!("u{at}: two leases of {}", lease.device));
+                let granted = &self.seen.granted[&(side.name.clone(), no)].node;
+                if *granted != function.node {
+                    return Err(format!("lease {no} of {granted:?} is shown at {function:?}"));
                 }
             }
         }
-        for (at, side) in self.managers.iter().enumerate() {
-            let Some(core) = &side.core else { continue };
-            for (device, _) in core.devices() {
-                let shown = self.seen.shown.entry((at, side.life, device.id)).or_default();
-                if *shown > device.stamp.order() {
-                    broken = Some(format!(
-                        "m{at}: {} goes back from {shown:?} to {:?}",
-                        device.id, device.stamp
-                    ));
+        let all: Vec<_> = core.leases().map(|lease| (lease, self.granted(side, lease))).collect();
+        for (lease, granted) in &all {
+            let no = lease.info.no;
+            if lease.is_carried() && !side.paths.values().any(|of| *of == no) {
+                return Err(format!("nothing carries lease {no}"));
+            }
+            // All leases of a device go with it: what follows is another one.
+            let of = |d: &&Device| (d.id, d.gen_no) == (lease.device, granted.gen_no);
+            let Some(device) = core.devices().find(of) else {
+                if lease.is_ending() {
+                    continue;
                 }
-                *shown = device.stamp.order();
+                return Err(format!("lease {no} outlives its device"));
+            };
+            let shown = device.functions.iter().filter_map(|f| f.lease.as_ref());
+            if shown.filter(|info| info.no == no).count() != 1 {
+                return Err(format!("{} does not show lease {no}", device.id));
+            }
+            let plugged = side.plugged_as(device.id);
+            if granted.node.is_some()
+                && !lease.is_ending()
+                && plugged.is_some_and(|p| p.found.needs_setup && p.set_up.is_none())
+            {
+                return Err(format!("lease {no} of a part of what is not set up"));
+            }
+            // Until it is cut, too.
+            let excludes = |(other, of): &&(&Lease, &Granted)| {
+                let same = (other.device, of.gen_no) == (lease.device, granted.gen_no);
+                let both = of.node.is_some() && granted.node.is_some() && of.node != granted.node;
+                same && other.info.no != no && !both
+            };
+            if let Some((other, _)) = all.iter().find(excludes) {
+                let (node, other) = (&granted.node, other.info.no);
+                return Err(format!("{node:?} of lease {no} is lease {other}'s too"));
             }
         }
-        if broken.is_some() {
-            self.broken = broken;
+        Ok(())
+    }
+
+    fn granted(&self, side: &UnitSide, lease: &Lease) -> &Granted {
+        &self.seen.granted[&(side.name.clone(), lease.info.no)]
+    }
+
+    fn check_manager(&mut self, at: usize) -> Option<String> {
+        let side = &self.managers[at];
+        for (device, _) in side.core.as_ref()?.devices() {
+            if let Err(wrong) = excludes_itself(device) {
+                return Some(wrong);
+            }
+            let shown = self.seen.shown.entry((at, side.life, device.id)).or_default();
+            if *shown > device.stamp.order() {
+                return Some(format!(
+                    "{} goes back from {shown:?} to {:?}",
+                    device.id, device.stamp
+                ));
+            }
+            *shown = device.stamp.order();
         }
+        None
     }
 
     /// Some time after the last fault.
     pub fn check_calm(&mut self) {
         let mut wrong = vec![];
+        self.check_units_at_rest(&mut wrong);
+        self.check_queues_at_rest(&mut wrong);
+        self.check_services_at_rest(&mut wrong);
+        self.broken = wrong.into_iter().next();
+    }
+
+    fn check_units_at_rest(&self, wrong: &mut Vec<String>) {
         for side in &self.units {
             let Some(core) = &side.core else { continue };
             let With::Manager(real) = core.with() else {
@@ -148,7 +216,7 @@ impl World {
             for lease in core.leases() {
                 let has = |state: &State| matches!(state, State::Has(held) if held.grant.no == lease.info.no);
                 let old = self.seen.granted.get(&(side.name.clone(), lease.info.no));
-                let young = old.is_some_and(|at| self.now < at + 2 * TTL);
+                let young = old.is_some_and(|old| self.now < old.at + 2 * TTL);
                 if !young && !self.services.iter().any(|service| has(&service.state)) {
                     wrong.push(format!("{}: nobody has lease {}", side.name, lease.info.no));
                 }
@@ -166,13 +234,37 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Who waits for all of a device or for a part of it has it when it is free.
+    fn check_queues_at_rest(&self, wrong: &mut Vec<String>) {
         for manager in self.managers.iter().filter_map(|side| side.core.as_ref()) {
-            for (holder, device, _) in manager.queue() {
-                if manager.device(device).is_some_and(|(device, _)| device.taken(WHOLE).is_none()) {
-                    wrong.push(format!("{holder} waits for {device}, which is free"));
+            for (holder, id, _) in manager.queue() {
+                let waits = self.services.get(holder.uid as usize).map(|service| &service.state);
+                let function = match waits {
+                    Some(State::Asked { part, .. }) if part.device == id => part.function,
+                    _ => WHOLE,
+                };
+                if manager.device(id).is_some_and(|(device, _)| device.taken(function).is_none()) {
+                    wrong.push(format!("{holder} waits for {function} of {id}, which is free"));
                 }
             }
         }
+        for side in &self.units {
+            for device in side.core.iter().flat_map(Unit::devices) {
+                let plugged = side.plugged_as(device.id);
+                let is_set_up = plugged.is_some_and(|p| p.set_up == Some(side.life));
+                let refused = |f: &Function| {
+                    f.unavailable.as_ref().is_some_and(|why| why.contains("set up first"))
+                };
+                if is_set_up && device.functions.iter().any(refused) {
+                    wrong.push(format!("{}: {} is set up, and refused", side.name, device.id));
+                }
+            }
+        }
+    }
+
+    fn check_services_at_rest(&self, wrong: &mut Vec<String>) {
         for (at, service) in self.services.iter().enumerate() {
             if let State::Asked { no, .. } = service.state
                 && service.next_at + 2 * SECOND < QUIET
@@ -200,9 +292,6 @@ impl World {
                     wrong.push(format!("service {at} is not told of {}", device.id));
                 }
             }
-        }
-        if let Some(first) = wrong.first() {
-            self.broken = Some(first.clone());
         }
     }
 }

@@ -4,14 +4,13 @@
 use device_manager::unit::core::Event;
 
 use crate::services::State;
-use crate::units::found;
 use crate::world::{Due, SECOND, World};
 
 impl World {
     pub fn fault(&mut self) {
         let unit = self.rng.index(self.units.len());
         let manager = self.rng.index(self.managers.len());
-        match self.rng.below(13) {
+        match self.rng.below(14) {
             0 if self.managers[manager].core.is_none() => self.start_manager(manager),
             0 if !self.set_back => {
                 self.count("manager killed");
@@ -24,7 +23,9 @@ impl World {
             1 => {
                 self.count("unit killed");
                 self.kill_unit(unit, false);
-                self.start_unit(unit);
+                if self.rng.permille(700) {
+                    self.start_unit(unit);
+                }
             }
             2 if self.units[unit].core.is_some() => {
                 self.count("machine restarted");
@@ -72,22 +73,8 @@ impl World {
                     self.after(self.now + 400_000, Due::Part(pair.0, pair.1));
                 }
             }
-            6 | 7 => {
-                let port = self.rng.index(3);
-                self.seen.versions += 1;
-                let version = self.seen.versions;
-                let side = &mut self.units[unit];
-                if side.plugged.remove(&port).is_some() {
-                    side.paths.remove(&format!("1-{port}"));
-                    self.count("unplugged");
-                }
-                if self.rng.permille(600) {
-                    self.count("swapped");
-                    self.units[unit].plugged.insert(port, found(port, version));
-                }
-                let all = self.units[unit].plugged.values().cloned().collect();
-                self.unit(unit, Event::Inventory(all));
-            }
+            6 | 7 => self.replug(unit),
+            12 => self.change_parts(unit),
             8 => {
                 let paths: Vec<_> = self.units[unit].paths.clone().into_iter().collect();
                 if paths.is_empty() || self.units[unit].core.is_none() {
@@ -97,6 +84,7 @@ impl World {
                 self.count("paths lost");
                 self.units[unit].paths.remove(&path);
                 self.unit(unit, Event::Cut(no));
+                self.look_soon(unit);
             }
             11 => {
                 let other = self.rng.index(self.managers.len());

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use device_manager::manager::core::{Ask, Event, Report, Scope};
-use device_manager::record::{Device, DeviceId, Holder};
-use device_manager::unit::core::{self as unit, Micros};
+use device_manager::record::{Device, DeviceId, Holder, WHOLE};
+use device_manager::unit::core::{self as unit, Micros, Unit};
 use device_manager::wire::{FromHolder, Grant, Refusal, RequestNo, ToHolder, Token};
 use seeds::Rng;
 
@@ -25,8 +25,16 @@ pub struct Service {
 #[derive(Debug, Clone)]
 pub enum State {
     Idle,
-    Asked { no: RequestNo, waited: bool, gen_no: u64 },
+    Asked { no: RequestNo, waited: bool, gen_no: u64, part: Part },
     Has(Box<Held>),
+}
+
+/// What is asked for: all of a device, or a part of it by its node.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub device: DeviceId,
+    pub function: u8,
+    pub node: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,16 +111,25 @@ impl World {
         if told.is_empty() || self.lazy || !self.rng.permille(500) {
             return;
         }
-        let (device, no, now) = (*self.rng.pick(&told), self.number(), self.now);
-        let gen_no = self.services[at].told[&device].gen_no;
+        // One of them is wanted more than the others.
+        let favourite = self.rng.permille(600);
+        let device = if favourite { told[0] } else { *self.rng.pick(&told) };
+        let (no, now) = (self.number(), self.now);
+        let known = &self.services[at].told[&device];
+        let (gen_no, count) = (known.gen_no, known.functions.len());
+        let whole = count == 1 || self.rng.permille(350);
+        let place = if whole { 0 } else { 1 + self.rng.index(count - 1) };
+        let node = known.functions[place].node.clone();
+        let function = u8::try_from(place).expect("they are few");
         let service = &mut self.services[at];
         let manager = service.manager;
-        service.state = State::Asked { no, waited: false, gen_no };
+        let part = Part { device, function, node };
+        service.state = State::Asked { no, waited: false, gen_no, part };
         service.next_at = now + 40 * SECOND;
         let holder =
             Holder { machine: self.managers[manager].name.clone(), uid: at as u32, groups: vec![] };
         let queue = service.queues;
-        let ask = Ask { device, function: 0, holder, queue, limit_s: None, since_ms: now / 1000 };
+        let ask = Ask { device, function, holder, queue, limit_s: None, since_ms: now / 1000 };
         self.manager(manager, Event::Ask(no, ask));
     }
 
@@ -153,6 +170,9 @@ impl World {
         name: &device_manager::record::Machine,
         said: FromHolder,
     ) {
+        if said == FromHolder::Release {
+            self.given_back(unit, conn);
+        }
         self.unit(unit, unit::Event::Came(conn, name.clone(), said));
     }
 
@@ -197,10 +217,26 @@ impl World {
             s.manager == manager && matches!(s.state, State::Asked { no: asked, .. } if asked == no)
         };
         let Some(at) = self.services.iter().position(is) else { return };
-        let State::Asked { waited, gen_no, .. } = self.services[at].state else { return };
+        let State::Asked { waited, gen_no, part, .. } = self.services[at].state.clone() else {
+            return;
+        };
         match answer {
             Ok(grant) => {
                 self.count("grants");
+                let granted = &grant.device.functions[usize::from(grant.function)];
+                if (grant.device.id, &granted.node) != (part.device, &part.node) {
+                    self.broken = Some(format!("service {at} has {granted:?}, not {part:?}"));
+                }
+                if part.function != WHOLE {
+                    self.count("grants of parts");
+                    let others = grant.device.functions.iter().filter(|f| f.lease.is_some());
+                    if others.count() > 1 {
+                        self.count("parts of a device at once");
+                    }
+                    if waited {
+                        self.count("queued for a part and granted");
+                    }
+                }
                 if grant.device.gen_no != gen_no {
                     self.broken =
                         Some(format!("service {at} has another device than it asked for"));
@@ -229,11 +265,25 @@ impl World {
                     self.stranger(manager, &held);
                 }
             }
-            Err(_) => {
+            Err(refusal) => {
                 self.count("refusals");
+                self.refused(&part, &refusal);
                 self.services[at].state = State::Idle;
             }
         }
+    }
+
+    fn refused(&mut self, part: &Part, refusal: &Refusal) {
+        let cores = self.units.iter().filter_map(|unit| unit.core.as_ref());
+        let device = cores.flat_map(Unit::devices).find(|device| device.id == part.device);
+        let whole = device.is_some_and(|device| device.functions[0].lease.is_some());
+        let what = match refusal {
+            Refusal::Leased(_) if part.function != WHOLE && whole => "refused for the whole",
+            Refusal::Leased(_) if part.function == WHOLE && !whole => "refused for a part",
+            Refusal::Unavailable(why) if why.contains("set up first") => "refused before set-up",
+            _ => return,
+        };
+        self.count(what);
     }
 
     /// Somebody with another's lease number and a token of his own, or with the right one from another machine.

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use device_manager::record::{Found, Machine};
+use device_manager::record::{Found, Machine, WHOLE};
 use device_manager::unit::core::{Action, Event, Options, Stored, Unit};
 use device_manager::wire::Carried;
 
+use crate::devices::Plugged;
 use crate::world::{Due, TTL, World};
 
 pub struct UnitSide {
@@ -16,7 +17,7 @@ pub struct UnitSide {
     pub life: u64,
     /// What its disk says of its epoch, and said at any time.
     pub disk: u64,
-    pub plugged: BTreeMap<usize, Found>,
+    pub plugged: BTreeMap<usize, Plugged>,
     pub stored: Vec<Stored>,
     /// What really carries data: by port, the lease.
     pub paths: BTreeMap<String, u64>,
@@ -24,7 +25,7 @@ pub struct UnitSide {
 }
 
 impl UnitSide {
-    pub fn new(at: usize, plugged: BTreeMap<usize, Found>) -> Self {
+    pub fn new(at: usize, plugged: BTreeMap<usize, Plugged>) -> Self {
         Self {
             name: format!("u{at}").parse().expect("it is good"),
             core: None,
@@ -36,6 +37,18 @@ impl UnitSide {
             last_no: 0,
         }
     }
+
+    /// What the life before left, as the program takes it up: what that carried itself went with it.
+    fn take_up(&mut self) {
+        for lease in &mut self.stored {
+            lease.over |= lease.info.in_use && lease.function != WHOLE;
+            let flows = self.paths.values().any(|no| *no == lease.info.no);
+            lease.info.in_use &= !lease.over && flows;
+        }
+        // What was on its way to somebody, or on its way back, is given back before anything else.
+        let flows = |no: u64| self.stored.iter().any(|s| s.info.no == no && s.info.in_use);
+        self.paths.retain(|_, no| flows(*no));
+    }
 }
 
 impl World {
@@ -46,19 +59,7 @@ impl World {
             let side = &mut self.units[at];
             side.life += 1;
             side.disk += step;
-            // What was over has its device given back before anything else.
-            for over in side.stored.iter().filter(|stored| stored.over) {
-                side.paths.retain(|_, no| *no != over.info.no);
-            }
-            side.stored.retain(|stored| !stored.over);
-            // What is stored and not carried any more is not there any more.
-            let paths = side.paths.clone();
-            side.stored.retain(|stored| {
-                !stored.info.in_use || paths.values().any(|no| *no == stored.info.no)
-            });
-            // A life that was killed while it handed a connection over: that is given back before anything else.
-            let stored = side.stored.clone();
-            side.paths.retain(|_, no| stored.iter().any(|s| s.info.no == *no && s.info.in_use));
+            side.take_up();
             let options = Options {
                 own: side.name.clone(),
                 epoch: side.disk,
@@ -68,21 +69,19 @@ impl World {
                 addresses: vec![],
             };
             let restored = std::mem::take(&mut side.stored);
-            kept = restored.iter().filter(|s| s.info.in_use).cloned().collect();
-            let count = restored.len() as u64;
+            kept = restored.iter().filter(|s| s.info.in_use && !s.over).cloned().collect();
+            let count = restored.iter().filter(|s| !s.over).count() as u64;
             side.core = Some(Unit::new(options, restored, self.now, 0));
             *self.counts.entry("restored leases").or_default() += count;
             side.life
         };
-        let all = self.units[at].plugged.values().cloned().collect();
         let names = self.managers.iter().map(|m| m.name.clone()).collect();
-        self.unit(at, Event::Inventory(all));
+        self.look(at);
         for lease in kept.into_iter().filter(|lease| lease.expires > self.now) {
             let side = &self.units[at];
-            let there = side.plugged.values().any(|found| *found == lease.found);
             let goes_on =
                 side.core.iter().flat_map(Unit::leases).any(|l| l.info.no == lease.info.no);
-            if there && !goes_on {
+            if !goes_on {
                 self.broken =
                     Some(format!("u{at}: lease {} is forgotten, and data flow", lease.info.no));
             }
@@ -104,10 +103,15 @@ impl World {
                 }
             }
         }
+        let side = &mut self.units[at];
         if power {
-            self.units[at].paths.clear();
-            self.units[at].stored.clear();
+            side.paths.clear();
+            side.stored.clear();
+            // It was without power, or may have been.
+            side.plugged.values_mut().for_each(|plugged| plugged.set_up = None);
         }
+        // The kernel carries all of a device; a part of it the program does.
+        side.paths.retain(|path, _| !path.contains('/'));
         self.unit_gone(at);
     }
 
@@ -132,19 +136,24 @@ impl World {
                 Action::Close(no) => self.end_link(no),
                 Action::Answer(conn, message) => self.answer_service(at, conn, message),
                 Action::Hang(conn) => self.hang(at, conn),
-                Action::Carry { no, conn, found, .. } => {
+                Action::Carry { no, conn, found, function, .. } => {
                     if self.seen.strangers.contains(&conn) {
                         self.broken = Some(format!("u{at}: a stranger has lease {no}"));
                     }
-                    self.carry(at, no, &found);
+                    self.carry(at, no, &found, function);
                     let when = self.now + self.delay();
                     self.after(when, Due::Carries { unit: at, life, no });
                 }
                 Action::Cut(no) => {
-                    let when = self.now + self.delay();
+                    // Drivers take their time.
+                    let slow = self.rng.permille(300);
+                    let more = if slow { self.rng.below(400_000) } else { 0 };
+                    let when = self.now + self.delay() + more;
                     self.after(when, Due::Cut { unit: at, life, no });
                 }
-                Action::Store(stored) => self.units[at].stored = stored,
+                Action::Store(stored) => {
+                    self.units[at].stored = stored.into_iter().map(on_disk).collect();
+                }
                 Action::Raise(epoch) => {
                     let when = self.now + self.delay();
                     self.after(when, Due::Raised { unit: at, life, epoch });
@@ -154,40 +163,19 @@ impl World {
         }
     }
 
-    /// The real thing: two paths to a device must never be.
-    fn carry(&mut self, unit: usize, no: u64, found: &Found) {
-        if let Some(old) = self.units[unit].paths.insert(found.path.clone(), no) {
-            self.broken = Some(format!(
-                "u{unit}: lease {no} is carried on {}, which lease {old} has",
-                found.path
-            ));
-        }
-    }
-
     pub fn carried(&mut self, unit: usize, life: u64, no: u64) {
         if self.units[unit].life == life {
-            let carried = Carried::Usbip { devid: 1, speed: 3, sealed: true };
+            let path = self.units[unit].paths.iter().find(|(_, of)| **of == no);
+            let is_part = path.is_some_and(|(path, _)| path.contains('/'));
+            let usbip = Carried::Usbip { devid: 1, speed: 3, sealed: true };
+            let carried = if is_part { Carried::Serial } else { usbip };
             self.unit(unit, Event::Carries(no, Ok(carried)));
+            self.look_soon(unit);
         }
     }
 }
 
-/// What is plugged into a port: `version` tells one from the next.
-pub fn found(port: usize, version: u64) -> Found {
-    Found {
-        key: format!("key {port}"),
-        bus: "usb".to_owned(),
-        path: format!("1-{port}"),
-        types: vec![if port == 0 { "disk" } else { "serial" }.to_owned()],
-        vendor: "1d6b".to_owned(),
-        product: "0104".to_owned(),
-        manufacturer: String::new(),
-        model: String::new(),
-        serial: String::new(),
-        descriptors: version,
-        parts: vec![],
-        unavailable: None,
-        busy: vec![],
-        needs_setup: false,
-    }
+/// A lease as the next life reads it.
+fn on_disk(stored: Stored) -> Stored {
+    Stored { found: Found { busy: vec![], needs_setup: false, ..stored.found }, ..stored }
 }

@@ -10,10 +10,11 @@ use device_manager::wire::{FromUnit, ToUnit};
 use seeds::{Failure, Figures, Rng};
 
 use crate::check::Seen;
+use crate::devices::Plugged;
 use crate::links::LinkSide;
 use crate::managers::ManagerSide;
 use crate::services::Service;
-use crate::units::{UnitSide, found};
+use crate::units::UnitSide;
 
 pub const SECOND: Micros = 1_000_000;
 pub const TTL: Micros = 30 * SECOND;
@@ -73,6 +74,8 @@ pub enum Due {
         life: u64,
         epoch: u64,
     },
+    /// A unit takes its inventory.
+    Look(usize),
     Service(usize),
     Fault,
 }
@@ -157,7 +160,8 @@ impl World {
         }
         for at in 0..units {
             let ports = world.rng.between(1, 3) as usize;
-            let plugged = (0..ports).map(|port| (port, found(port, 0))).collect();
+            let plugged = (0..ports).map(|port| (port, Plugged::new(port, 0, &mut world.rng)));
+            let plugged = plugged.collect();
             world.units.push(UnitSide::new(at, plugged));
             world.start_unit(at);
         }
@@ -170,8 +174,15 @@ impl World {
         world.after(first, Due::Fault);
         for what in [
             "grants",
+            "grants of parts",
+            "parts of a device at once",
             "refusals",
+            "refused for a part",
+            "refused for the whole",
+            "refused before set-up",
+            "set-ups",
             "queued and granted",
+            "queued for a part and granted",
             "renewals",
             "manager killed",
             "unit killed",
@@ -183,6 +194,8 @@ impl World {
             "managers parted",
             "unplugged",
             "swapped",
+            "plugged in again",
+            "parts came or went",
             "paths lost",
             "services vanished",
             "strangers",
@@ -292,6 +305,7 @@ impl World {
                 if side.life == life {
                     self.unit(unit, unit::Event::Cut(no));
                 }
+                self.look_soon(unit);
             }
             Due::Raised { unit, life, epoch } => {
                 if self.units[unit].life == life {
@@ -300,6 +314,7 @@ impl World {
                     self.unit(unit, unit::Event::Raised(epoch));
                 }
             }
+            Due::Look(unit) => self.look(unit),
             Due::Service(at) => self.service(at),
             Due::Fault => {
                 if self.now < STORM {
