@@ -239,7 +239,8 @@ pub struct Found {
     pub serial: String,
     /// A hash of its descriptors: another one under the same name is another device.
     pub descriptors: u64,
-    /// Its parts that can be used by themselves, by type and node.
+    /// Its parts that can be used by themselves, by type and node. As a unit tells of them each keeps its place: one that is gone may
+    /// stand before others.
     pub parts: Vec<(String, String)>,
     /// Why it is not for use now.
     pub unavailable: Option<String>,
