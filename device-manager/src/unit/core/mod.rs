@@ -364,8 +364,11 @@ impl Unit {
         let is_new = |part: &&(String, String)| !entry.places.contains(part);
         let new = found.parts.iter().take(MAX_PARTS).filter(is_new).count();
         let is_free = entry.device.functions.iter().all(|f| f.lease.is_none());
+        // As when drivers have it again after all of it was leased: they may give other nodes.
+        let are_others =
+            count > 0 && new > 0 && !entry.places.iter().any(|part| found.parts.contains(part));
         // Nobody is to get what has the place now of what he asked for.
-        let anew = (count + new > MAX_PARTS && is_free).then(|| self.number());
+        let anew = (is_free && (are_others || count + new > MAX_PARTS)).then(|| self.number());
         let Some(entry) = self.devices.get_mut(&id) else { return };
         if let Some(gen_no) = anew {
             entry.device.gen_no = gen_no;

@@ -190,16 +190,39 @@ fn a_part_has_its_place_as_long_as_its_device_is_plugged_in() {
 #[test]
 fn more_parts_than_there_are_places_for_are_those_of_another_device() {
     let mut unit = serving(0, vec![]);
-    let mut last = 0;
+    let (mut last, mut others) = (0, 0);
     for at in 0..100 {
         let node = format!("/dev/ttyACM{at}");
-        let _ = unit.handle(2, Event::Inventory(vec![found("1", &[("serial", &node)])]));
+        let parts = [("disk", "/dev/sda"), ("serial", &node)];
+        let _ = unit.handle(2, Event::Inventory(vec![found("1", &parts)]));
         let device = unit.devices().next().unwrap();
         assert!(device.functions.len() <= MAX_FUNCTIONS && device.gen_no >= last);
-        assert_eq!(device.gen_no > last, at % MAX_PARTS == 0, "{at}");
-        assert_eq!(device.functions.last().unwrap().node, Some(node));
+        assert_eq!(device.functions.last().unwrap().node.as_ref(), Some(&node));
+        others += u32::from(device.gen_no > last);
         last = device.gen_no;
     }
+    assert_eq!(others, 4);
+}
+
+#[test]
+fn nodes_that_are_all_others_are_those_of_another_device() {
+    let mut unit = serving(0, vec![found("1", &[("disk", "/dev/sda"), ("disk", "/dev/sdb")])]);
+    let whole = ask(&mut unit, 2, "h", 0, None).unwrap();
+    carried(&mut unit, 3, &whole, "h");
+    let _ = unit.handle(4, Event::Inventory(vec![found("1", &[])]));
+    let _ = unit.handle(5, Event::Came(10, "h".parse().unwrap(), FromHolder::Release));
+    let _ = unit.handle(6, Event::Cut(whole.no));
+    let _ = unit.handle(7, Event::Inventory(vec![found("1", &[("disk", "/dev/sdc")])]));
+    let device = unit.devices().next().unwrap();
+    assert!(device.gen_no > whole.device.gen_no, "whoever asked for /dev/sda is refused");
+    let nodes: Vec<_> = device.functions.iter().map(|f| f.node.as_deref()).collect();
+    assert_eq!(nodes, [None, Some("/dev/sdc")]);
+    // The same ones are those that they were.
+    let gen_no = device.gen_no;
+    for parts in [&[][..], &[("disk", "/dev/sdc")]] {
+        let _ = unit.handle(8, Event::Inventory(vec![found("1", parts)]));
+    }
+    assert_eq!(unit.devices().next().unwrap().gen_no, gen_no);
 }
 
 #[test]
