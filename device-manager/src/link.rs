@@ -347,6 +347,24 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
+/// Tells of each message that comes, and at last that none does any more.
+pub async fn read_all<M: Bounded, T>(
+    mut inbox: Inbox,
+    told: impl Fn(Option<M>) -> T,
+    to: mpsc::Sender<T>,
+) {
+    loop {
+        let message = inbox.next().await.unwrap_or_else(|error| {
+            tracing::debug!(error = %Chain(&error), "a link is over");
+            None
+        });
+        let is_last = message.is_none();
+        if to.send(told(message)).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
 /// Sends what comes through a channel, until that or the link ends.
 pub async fn write_all<M: Bounded>(mut outbox: Outbox, mut messages: mpsc::Receiver<M>) {
     while let Some(message) = messages.recv().await {

@@ -23,7 +23,7 @@ use super::uevents::Uevents;
 use crate::config::Config;
 use crate::helper::usbip::Usbip;
 use crate::helper::{Helper, Request};
-use crate::link::{Chain, Inbox, Link, listen, write_all};
+use crate::link::{Chain, Inbox, Link, listen, read_all, write_all};
 use crate::record::{Machine, WHOLE};
 use crate::trust::{Role, Trust};
 use crate::wire::{Carried, FromHolder, FromUnit, ToHolder, ToUnit};
@@ -327,8 +327,12 @@ impl Shell {
             Happened::Dialled(manager, Some(link)) => {
                 let conn = self.number();
                 let Link { inbox, outbox, .. } = *link;
-                let reader =
-                    tokio::spawn(read_manager(conn, inbox, self.happened.clone())).abort_handle();
+                let told = move |said: Option<ToUnit>| match said {
+                    Some(message) => Happened::Said(conn, message),
+                    None => Happened::Ended(conn),
+                };
+                let reading = read_all(inbox, told, self.happened.clone());
+                let reader = tokio::spawn(reading).abort_handle();
                 let (out, messages) = mpsc::channel(MAX_TO_MANAGER);
                 tokio::spawn(write_all(outbox, messages));
                 self.links.insert(conn, ManagerLink { out, reader });
@@ -484,23 +488,6 @@ impl Shell {
             let _ = happened.send(Happened::Dialled(manager, link)).await;
         });
     }
-}
-
-async fn read_manager(conn: ConnId, mut inbox: Inbox, to: mpsc::Sender<Happened>) {
-    loop {
-        let happened = match inbox.next::<ToUnit>().await {
-            Ok(Some(message)) => Happened::Said(conn, message),
-            Ok(None) => break,
-            Err(error) => {
-                tracing::debug!(error = %Chain(&error), "a manager's link is over");
-                break;
-            }
-        };
-        if to.send(happened).await.is_err() {
-            return;
-        }
-    }
-    let _ = to.send(Happened::Ended(conn)).await;
 }
 
 async fn read_holder(conn: ConnId, machine: Machine, mut inbox: Inbox, to: mpsc::Sender<Happened>) {
