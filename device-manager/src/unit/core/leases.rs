@@ -224,11 +224,7 @@ impl Unit {
                 self.out.push(Action::Hang(old));
             }
             lease.expires = now + ttl;
-            self.out.push(Action::Answer(
-                conn,
-                ToHolder::Good(u32::try_from(ttl / 1000).unwrap_or(u32::MAX)),
-            ));
-            return;
+            return self.good(conn);
         }
         if lease.path != Path::None {
             return self.turn_away(conn, "its data has a connection already");
@@ -255,11 +251,14 @@ impl Unit {
             return self.end(now, no, RELEASED);
         }
         lease.expires = now + ttl;
-        self.out.push(Action::Answer(
-            conn,
-            ToHolder::Good(u32::try_from(ttl / 1000).unwrap_or(u32::MAX)),
-        ));
+        self.good(conn);
+    }
+
+    /// The holder counts on a lease for so long from here on: so must a life after this one.
+    fn good(&mut self, conn: ConnId) {
         self.store();
+        let ttl_ms = u32::try_from(self.ttl() / 1000).unwrap_or(u32::MAX);
+        self.out.push(Action::Answer(conn, ToHolder::Good(ttl_ms)));
     }
 
     pub(super) fn conn_ended(&mut self, conn: ConnId) {

@@ -117,6 +117,19 @@ fn a_lease_is_renewed_for_an_hour_without_a_manager_and_without_its_data_being_t
     assert!(actions.contains(&Action::Cut(grant.no)));
 }
 
+/// The holder counts on what it was told, whichever life of the unit told it.
+#[test]
+fn a_lease_that_was_opened_lasts_as_long_in_the_next_life() {
+    let mut unit = serving(0, vec![found("1", &[])]);
+    let grant = ask(&mut unit, 2, "h", 0, None).unwrap();
+    let open = FromHolder::Open { no: grant.no, token: grant.token };
+    let actions = unit.handle(9, Event::Came(10, "h".parse().unwrap(), open));
+    let [Action::Store(stored), Action::Answer(10, ToHolder::Good(30_000))] = &actions[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(stored[0].expires, 30_000_009);
+}
+
 #[test]
 fn a_lease_ends_at_its_limit_however_often_it_is_renewed() {
     let mut unit = serving(0, vec![found("1", &[])]);
