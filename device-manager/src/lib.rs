@@ -4,7 +4,8 @@
 //! * Formats: [`record`] (devices, leases, stamps), [`wire`] (what units, managers and holders tell one
 //!   another), [`streams`] (several connections over one), [`hid`] (reports), [`pattern`], [`config`].
 //! * Cores, without clock, socket or file: [`unit::core`] (who owns devices has the last word on leases),
-//!   [`manager::core`] (lists, finders, requests), [`policy`], [`bmc`] (requests of IPMI).
+//!   [`manager::core`] (lists, finders, requests), [`service::core`] (a lease at its holder, coming back), [`policy`],
+//!   [`bmc`] (requests of IPMI).
 //! * Shells: [`unit::run`], [`manager::run`], [`service::run`], each a process; [`helper`] is the small one that is root.
 //!
 //! A *unit* has devices and one manager, and leases end only there. A *manager* brokers: it knows devices, answers

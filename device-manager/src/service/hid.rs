@@ -8,71 +8,53 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use daemon_kit::notify;
-use daemon_kit::signals::Signals;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::time::{Instant, sleep};
 
-use super::hold::Holding;
-use super::run::{Options, Over, said, stop};
+use super::attach::{Attached, Leave};
+use super::core::Gone;
 use crate::helper::usbip::Identity;
 use crate::helper::{Answer, Helper, Request};
 use crate::hid::{About, FromDevice, MAX_REPORT, ToDevice};
 use crate::link::Link;
 use crate::serial::{read, write};
 use crate::unit::inventory::nodes_of_hid;
-use crate::wire::{Bounded, Grant};
+use crate::wire::Bounded;
 
 /// A driver has made what programs use within this time: it may have to be loaded.
 const NODES: Duration = Duration::from_secs(10);
 /// Between two looks at sysfs.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Has a device appear here, until the lease or the connection is over.
+/// Has a device appear here, until it is lost or to be left.
 pub(super) async fn hold(
-    options: &Options,
-    grant: &Grant,
+    attached: &Attached,
     about: About,
     link: Link,
-    mut holding: Holding,
-    signals: &mut Signals,
-) -> anyhow::Result<Over> {
+    leave: Leave,
+) -> anyhow::Result<Gone> {
     link.keep_alive().context("keep-alive")?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let found = &grant.device.found;
+    let found = &attached.grant.device.found;
     let (identity, types) = (Identity::of(found), found.types.clone());
-    let request = Request::MakeHid { about, identity, types };
-    let phys = match Helper::at(options.helper.clone()).ask(request, Some(theirs)).await {
-        Ok(Answer::Made(phys)) => phys,
-        other => {
-            holding.release().await;
-            other?;
-            anyhow::bail!("the helper answers something else");
+    let helper = Helper::at(attached.options.helper.clone());
+    let made = helper.ask(Request::MakeHid { about, identity, types }, Some(theirs)).await?;
+    let Answer::Made(phys) = made else {
+        anyhow::bail!("the helper answers something else");
+    };
+    Ok(tokio::select! {
+        ended = relay(ours, link) => {
+            tracing::debug!(?ended, "a HID device's connection is over");
+            Gone::Lost
         }
-    };
-    let over = {
-        let keep = holding.keep();
-        tokio::select! {
-            ended = relay(ours, link) => {
-                tracing::debug!(?ended, "a HID device's connection is over");
-                None
-            }
-            why = keep => Some(Over::Lost(why.to_string())),
-            () = stop(signals) => Some(Over::Stopped),
-            error = announce(grant, &phys) => Some(Over::Lost(error)),
-        }
-    };
-    let over = match over {
-        Some(over) => over,
-        None => Over::Lost(said(&mut holding).await),
-    };
-    holding.release().await;
-    Ok(over)
+        _ = leave => Gone::Left,
+        error = announce(attached, &phys) => Gone::Failed(error),
+    })
 }
 
 /// Says what programs can use, once it is there; returns only if that does not come.
-async fn announce(grant: &Grant, phys: &str) -> String {
+async fn announce(attached: &Attached, phys: &str) -> String {
     let end = Instant::now() + NODES;
     let nodes = loop {
         let nodes = nodes_of_hid(Path::new("/sys"), phys);
@@ -85,11 +67,10 @@ async fn announce(grant: &Grant, phys: &str) -> String {
         }
         sleep(LOOK).await;
     };
+    let grant = &attached.grant;
     let (device, unit, no) = (grant.device.id, &grant.device.unit, grant.no);
-    let text = format!("{device} of {unit} is at {nodes}, lease {no}");
-    println!("{text}");
     tracing::info!(%device, %unit, nodes, lease = no, "attached");
-    notify::ready(&text);
+    attached.is_there(&format!("{device} of {unit} is at {nodes}, lease {no}")).await;
     std::future::pending().await
 }
 

@@ -1,34 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `lease` and `attach`: hold a device until a signal, and with `--keep` come back to it whenever it is lost.
+//! `lease` and `attach`: one loop that tells [`super::core`] what happens, and does what that says, until a signal or until the
+//! device is lost.
 
-use std::os::fd::OwnedFd;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use daemon_kit::notify;
 use daemon_kit::signals::{Signal, Signals};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
+use super::attach::Attached;
+pub use super::core::NotHeld;
+use super::core::{Action, ConnId, Event, Note, Over, Service};
 use super::find::lease;
 pub use super::find::{Finding, NotLeased, Wanted, client};
-use super::hold::Holding;
-pub use super::hold::NotHeld;
-use super::{hid, socket};
-use crate::helper::usbip::{Exported, Identity, Usbip};
-use crate::helper::{Answer, Helper, Request};
-use crate::link::Link;
-use crate::trust::Trust;
-use crate::wire::{Carried, Grant};
-use crate::{frames, ktls, serial};
+use crate::link::{Chain, Link, read_all, write_all};
+use crate::trust::{Role, Trust};
+use crate::unit::run::boot_clock;
+use crate::wire::{FromHolder, Grant, ToHolder};
 
-/// Pauses between attempts: at first, and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
-/// A device that was there for so long is tried again at once.
-const STEADY: Duration = Duration::from_secs(10);
-/// Between two looks at the port of an attached device.
-const WATCH: Duration = Duration::from_millis(100);
+/// Things that happen and wait for the core.
+const MAX_HAPPENED: usize = 64;
+/// Messages that wait for the unit to read; one that reads none of so many is not there.
+const MAX_TO_UNIT: usize = 16;
+/// The manager answers within this time what needs no device.
+const MANAGER: Duration = Duration::from_secs(10);
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -57,12 +58,31 @@ pub struct Options {
     pub helper: PathBuf,
 }
 
-/// Why a device is not held any more.
-pub(super) enum Over {
-    /// By a signal.
-    Stopped,
-    /// It may come back.
-    Lost(String),
+/// What tasks tell the loop.
+pub(super) enum Happened {
+    /// What the core is told as it is.
+    Event(Event),
+    /// There is no lease.
+    NotLeased(NotLeased),
+    /// The unit is reached, or not.
+    Dialled(ConnId, Option<Box<Link>>),
+}
+
+struct UnitLink {
+    out: mpsc::Sender<FromHolder>,
+    reader: AbortHandle,
+}
+
+struct Shell {
+    core: Service,
+    options: Arc<Options>,
+    trust: Trust,
+    happened: mpsc::Sender<Happened>,
+    links: BTreeMap<ConnId, UnitLink>,
+    /// Dropped when a device that is used here is to be left.
+    using: Option<oneshot::Sender<()>>,
+    /// Why there was no lease the last time.
+    refused: Option<NotLeased>,
 }
 
 /// Holds a device.
@@ -73,212 +93,160 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.state).with_context(|| options.state.display().to_string())?;
     let trust = Trust::open(options.root.as_deref(), &options.state)?;
     let mut signals = Signals::new().context("cannot handle signals")?;
-    let mut pause = PAUSE.0;
     if options.keep {
         notify::ready("looking for the device");
     }
+    let (happened, mut happening) = mpsc::channel(MAX_HAPPENED);
+    let core = Service::new(options.keep, boot_clock());
+    let (options, links) = (Arc::new(options), BTreeMap::new());
+    let mut shell = Shell { core, options, trust, happened, links, using: None, refused: None };
     loop {
-        let begun = Instant::now();
-        let why = match once(&options, &trust, &mut signals).await {
-            Ok(Over::Stopped) => return Ok(()),
-            Ok(Over::Lost(why)) if options.keep => why,
-            Ok(Over::Lost(why)) => anyhow::bail!("{why}"),
-            Err(error) if options.keep && may_come(&error) => format!("{error:#}"),
-            Err(error) => return Err(error),
+        let wait = shell.core.next().saturating_sub(boot_clock());
+        let over = tokio::select! {
+            () = stop(&mut signals) => shell.tell(Event::Stop),
+            Some(happened) = happening.recv() => shell.happened(happened),
+            () = sleep(Duration::from_micros(wait.min(60_000_000))) => shell.tell(Event::Tick),
         };
-        if begun.elapsed() > STEADY {
-            pause = PAUSE.0;
+        if let Some(over) = over {
+            return shell.ended(over);
         }
-        tracing::warn!(why, again_in_ms = pause.as_millis() as u64, "not held");
-        notify::status(&format!("not held: {why}"));
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop(&mut signals) => return Ok(()),
-        }
-        pause = (pause * 2).min(PAUSE.1);
     }
 }
 
-fn may_come(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<NotLeased>().is_none_or(NotLeased::later)
-}
-
-pub(super) async fn stop(signals: &mut Signals) {
+async fn stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}
 }
 
-async fn once(options: &Options, trust: &Trust, signals: &mut Signals) -> anyhow::Result<Over> {
-    let client = client(&options.socket).with_timeout(Duration::from_secs(10));
-    let waits = |device, place| {
-        tracing::info!(%device, place, "waits");
-        println!("{device} is in use; place {place} in the queue");
-    };
-    let grant = tokio::select! {
-        grant = lease(&client, &options.wanted, waits) => grant?,
-        () = stop(signals) => return Ok(Over::Stopped),
-    };
-    let holding = Holding::open(trust.clone(), options.unit.clone(), grant.clone()).await;
-    let mut holding = holding.with_context(|| grant.device.id.to_string())?;
-    if !options.attach {
-        println!("{} is leased, lease {}", grant.device.id, grant.no);
-        notify::ready("leased");
-        return Ok(tokio::select! {
-            why = holding.keep() => Over::Lost(why.to_string()),
-            () = stop(signals) => { holding.release().await; Over::Stopped }
-        });
-    }
-    let (carried, link) = match holding.data().await {
-        Ok(data) => data,
-        Err(why) => {
-            holding.release().await;
-            return Err(anyhow::Error::new(why).context(grant.device.id.to_string()));
-        }
-    };
-    match carried {
-        Carried::Usbip { devid, speed, sealed } => {
-            let fd = hand_over(link, sealed).await?;
-            let exported = Exported { devid, speed };
-            usb(options, &grant, exported, fd, holding, signals).await
-        }
-        Carried::Framed { devid, speed } => {
-            let (fd, ours) = frames::pair().context("a socket pair")?;
-            tracing::info!(
-                "without the kernel's TLS, the module `tls`, on both machines this process carries the data"
-            );
-            // It ends with the kernel's end, which is closed when the device is detached.
-            tokio::spawn(frames::pump(ours, link));
-            let exported = Exported { devid, speed };
-            usb(options, &grant, exported, fd, holding, signals).await
-        }
-        Carried::Serial => tty(options, &grant, link, holding, signals).await,
-        Carried::Disk { .. } | Carried::Ipmi => {
-            socket::hold(options, &grant, &carried, link, holding, signals).await
-        }
-        Carried::Hid(about) => hid::hold(options, &grant, about, link, holding, signals).await,
-    }
-}
-
-/// The link's connection, for the kernel.
-async fn hand_over(link: Link, sealed: bool) -> anyhow::Result<OwnedFd> {
-    let raw = link.into_raw();
-    if raw.keys.is_some() {
-        ktls::keep_alive(&raw.fd)?;
-        if !sealed {
-            tracing::warn!("data are carried in clear, as the unit's configuration says");
-        }
-    }
-    match raw.keys.filter(|_| sealed) {
-        Some(keys) => {
-            ktls::seal(raw.fd, keys).await.context("the kernel's TLS, by the module `tls`")
-        }
-        None => Ok(raw.fd),
-    }
-}
-
-async fn usb(
-    options: &Options,
-    grant: &Grant,
-    exported: Exported,
-    fd: OwnedFd,
-    mut holding: Holding,
-    signals: &mut Signals,
-) -> anyhow::Result<Over> {
-    let helper = Helper::at(options.helper.clone());
-    let request = Request::Import { exported, identity: Identity::of(&grant.device.found) };
-    let imported = tokio::select! {
-        imported = helper.ask(request, Some(fd)) => imported,
-        why = holding.keep() => {
-            return Err(anyhow::Error::new(why).context(grant.device.id.to_string()));
-        }
-    };
-    let (port, bus_id) = match imported {
-        Ok(Answer::Imported(port, bus_id)) => (port, bus_id),
-        Ok(_) => anyhow::bail!("the helper answers something else"),
+/// Connects to the unit of a lease.
+pub(super) async fn dial(trust: &Trust, local: &Path, grant: &Grant) -> Option<Link> {
+    let (unit, roles) = (&grant.device.unit, (Role::Holder, Role::Unit));
+    match Link::connect(trust, unit, roles, &grant.addresses, local).await {
+        Ok(link) => Some(link),
         Err(error) => {
-            holding.release().await;
-            return Err(error.into());
+            tracing::debug!(%unit, error = %Chain(&error), "the unit is not reached");
+            None
         }
-    };
-    let text = format!(
-        "{} of {} is attached as {bus_id}, lease {}",
-        grant.device.id, grant.device.unit, grant.no
-    );
-    println!("{text}");
-    tracing::info!(device = %grant.device.id, unit = %grant.device.unit, port, bus_id, lease = grant.no, "attached");
-    notify::ready(&text);
-    let mut watch = interval(WATCH);
-    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let usbip = Usbip::new(Path::new("/sys"));
-    let over = {
-        // One future for all the time: what it is at, such as coming back to a unit that was away, takes longer than a tick.
-        let keep = holding.keep();
-        tokio::pin!(keep);
-        loop {
-            tokio::select! {
-                why = &mut keep => break Some(Over::Lost(why.to_string())),
-                () = stop(signals) => break Some(Over::Stopped),
-                _ = watch.tick() => if !usbip.is_admitted(port, &bus_id) {
-                    break None;
-                },
+    }
+}
+
+impl Shell {
+    fn happened(&mut self, happened: Happened) -> Option<Over> {
+        match happened {
+            Happened::Event(event) => self.tell(event),
+            Happened::NotLeased(error) => {
+                let later = error.later();
+                let error = self.refused.insert(error);
+                let why = Chain(error).to_string();
+                self.tell(Event::NotLeased { why, later })
+            }
+            Happened::Dialled(conn, None) => self.tell(Event::NotConnected(conn)),
+            Happened::Dialled(conn, Some(link)) => {
+                let Link { inbox, outbox, .. } = *link;
+                let told = move |said: Option<ToHolder>| {
+                    Happened::Event(match said {
+                        Some(said) => Event::Said(conn, said),
+                        None => Event::LinkEnded(conn),
+                    })
+                };
+                let reading = read_all(inbox, told, self.happened.clone());
+                let reader = tokio::spawn(reading).abort_handle();
+                let (out, messages) = mpsc::channel(MAX_TO_UNIT);
+                tokio::spawn(write_all(outbox, messages));
+                self.links.insert(conn, UnitLink { out, reader });
+                self.tell(Event::Connected(conn))
             }
         }
-    };
-    let over = match over {
-        Some(over) => over,
-        None => Over::Lost(said(&mut holding).await),
-    };
-    // First nothing uses it any more, then it is given back.
-    if let Err(error) = helper.ask(Request::Detach(port), None).await {
-        tracing::warn!(%error, port, "not detached");
     }
-    holding.release().await;
-    Ok(over)
+
+    /// Why all is over, if it is.
+    fn tell(&mut self, event: Event) -> Option<Over> {
+        let mut actions = VecDeque::from(self.core.handle(boot_clock(), event));
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Look => self.look(),
+                Action::Connect(conn, grant) => self.connect(conn, grant),
+                Action::Send(conn, said) => {
+                    let full =
+                        self.links.get(&conn).is_some_and(|link| link.out.try_send(said).is_err());
+                    if full {
+                        self.close(conn);
+                        actions.extend(self.core.handle(boot_clock(), Event::LinkEnded(conn)));
+                    }
+                }
+                Action::Close(conn) => self.close(conn),
+                Action::Use(grant) => self.use_it(grant),
+                Action::Leave => self.using = None,
+                Action::End(over) => return Some(over),
+                Action::Note(note) => log(&note),
+            }
+        }
+        None
+    }
+
+    fn ended(self, over: Over) -> anyhow::Result<()> {
+        match over {
+            Over::Stopped => Ok(()),
+            Over::NotHeld(device, why) => Err(anyhow::Error::new(why).context(device.to_string())),
+            Over::NotLeased { why, .. } => {
+                Err(self.refused.map_or_else(|| anyhow::Error::msg(why), anyhow::Error::new))
+            }
+            Over::Lost(why) => Err(anyhow::Error::msg(why)),
+        }
+    }
+
+    fn look(&self) {
+        let (options, happened) = (Arc::clone(&self.options), self.happened.clone());
+        tokio::spawn(async move {
+            let client = client(&options.socket).with_timeout(MANAGER);
+            let waits = |device, place| {
+                // Where it is full, nobody reads it just now.
+                let _ = happened.try_send(Happened::Event(Event::Waits(device, place)));
+            };
+            let leased = match lease(&client, &options.wanted, waits).await {
+                Ok(grant) => Happened::Event(Event::Granted(Box::new(grant))),
+                Err(error) => Happened::NotLeased(error),
+            };
+            let _ = happened.send(leased).await;
+        });
+    }
+
+    fn connect(&self, conn: ConnId, grant: Box<Grant>) {
+        let (options, happened) = (Arc::clone(&self.options), self.happened.clone());
+        let trust = self.trust.clone();
+        tokio::spawn(async move {
+            let link = dial(&trust, &options.unit, &grant).await.map(Box::new);
+            let _ = happened.send(Happened::Dialled(conn, link)).await;
+        });
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.remove(&conn) {
+            link.reader.abort();
+        }
+    }
+
+    fn use_it(&mut self, grant: Box<Grant>) {
+        let (options, happened) = (Arc::clone(&self.options), self.happened.clone());
+        let trust = self.trust.clone();
+        let (using, leave) = oneshot::channel();
+        self.using = Some(using);
+        tokio::spawn(async move {
+            let attached = Attached { options, trust, grant, happened };
+            let gone = attached.until(leave).await;
+            let _ = attached.happened.send(Happened::Event(Event::Gone(gone))).await;
+        });
+    }
 }
 
-/// The port is empty: the unit may be about to say why.
-pub(super) async fn said(holding: &mut Holding) -> String {
-    match tokio::time::timeout(Duration::from_millis(500), holding.keep()).await {
-        Ok(NotHeld::Ended(why)) => why,
-        _ => "its data connection was lost".to_owned(),
+fn log(note: &Note) {
+    match note {
+        Note::Waits(device, place) => {
+            tracing::info!(%device, place, "waits");
+            println!("{device} is in use; place {place} in the queue");
+        }
+        Note::NotHeld(why, pause) => {
+            tracing::warn!(why, again_in_ms = pause / 1000, "not held");
+            notify::status(&format!("not held: {why}"));
+        }
     }
-}
-
-/// A pseudo-terminal stands for the line.
-async fn tty(
-    options: &Options,
-    grant: &Grant,
-    link: Link,
-    mut holding: Holding,
-    signals: &mut Signals,
-) -> anyhow::Result<Over> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    grantpt(&master)?;
-    unlockpt(&master)?;
-    let name = ptsname(&master, vec![])?.into_string()?;
-    // Held open, so that a program that closes it does not end it.
-    let kept = std::fs::OpenOptions::new().read(true).write(true).open(&name)?;
-    serial::raw(&kept)?;
-    rustix::io::ioctl_fionbio(&master, true)?;
-    if let Some(path) = &options.link {
-        let _ = std::fs::remove_file(path);
-        std::os::unix::fs::symlink(&name, path).with_context(|| path.display().to_string())?;
-    }
-    let text =
-        format!("{} of {} is at {name}, lease {}", grant.device.id, grant.device.unit, grant.no);
-    println!("{text}");
-    notify::ready(&text);
-    let over = tokio::select! {
-        ended = serial::pump(master, link) => match ended {
-            Ok(()) => Over::Lost(said(&mut holding).await),
-            Err(error) => Over::Lost(error.to_string()),
-        },
-        why = holding.keep() => Over::Lost(why.to_string()),
-        () = stop(signals) => Over::Stopped,
-    };
-    if let Some(path) = &options.link {
-        let _ = std::fs::remove_file(path);
-    }
-    holding.release().await;
-    drop(kept);
-    Ok(over)
 }
