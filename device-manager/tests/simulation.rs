@@ -9,6 +9,8 @@ mod check;
 mod devices;
 #[path = "simulation/faults.rs"]
 mod faults;
+#[path = "simulation/holders.rs"]
+mod holders;
 #[path = "simulation/links.rs"]
 mod links;
 #[path = "simulation/managers.rs"]

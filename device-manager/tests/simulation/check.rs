@@ -67,6 +67,13 @@ impl World {
                     {
                         *broken = Some(format!("u{at}: lease {no} expired before its time"));
                     }
+                    // Its clock runs from when it asked, the unit's from when that came.
+                    if let State::Has(held) = &service.state
+                        && (held.unit, held.grant.no) == (at, no)
+                        && held.is_used()
+                    {
+                        *broken = Some(format!("u{at}: lease {no} expired, and is used still"));
+                    }
                 }
             }
             Note::With(_) => self.count("units changed over"),

@@ -7,6 +7,7 @@ use device_manager::record::{DISK, DeviceId, Found, SERIAL, WHOLE};
 use device_manager::unit::core::{Event, Lease};
 use seeds::Rng;
 
+use crate::holders::Step;
 use crate::services::State;
 use crate::units::UnitSide;
 use crate::world::{Due, World};
@@ -174,5 +175,6 @@ impl World {
             ));
         }
         self.units[unit].paths.insert(path, no);
+        self.of_lease(unit, no, Step::Carried);
     }
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use device_manager::manager::core::{Ask, Event, Report, Scope};
 use device_manager::record::{Device, DeviceId, Holder, WHOLE};
+use device_manager::service::core as service;
 use device_manager::unit::core::{self as unit, Micros, Unit};
-use device_manager::wire::{FromHolder, Grant, Refusal, RequestNo, ToHolder, Token};
+use device_manager::wire::{FromHolder, Grant, Refusal, RequestNo, Token};
 use seeds::Rng;
 
-use crate::world::{Due, QUIET, SECOND, TTL, World};
+use crate::holders::Held;
+use crate::world::{Due, QUIET, SECOND, World};
 
 pub struct Service {
     pub manager: usize,
@@ -37,18 +39,6 @@ pub struct Part {
     pub node: Option<String>,
 }
 
-#[derive(Debug, Clone)]
-pub struct Held {
-    pub unit: usize,
-    pub grant: Grant,
-    pub conn: u64,
-    pub renewed: Micros,
-    pub until: Micros,
-    pub opened: bool,
-    /// Whether it has a link over which to renew.
-    pub linked: bool,
-}
-
 impl Service {
     pub fn new(_: usize, manager: usize, rng: &mut Rng) -> Self {
         let queues = rng.permille(600);
@@ -71,8 +61,14 @@ impl World {
         if self.now > QUIET {
             return;
         }
-        let pause = self.rng.between(50_000, 800_000);
-        self.after(self.now + pause, Due::Service(at));
+        // Whatever becomes of its manager.
+        self.hold(at);
+        let next = self.now + self.rng.between(50_000, 800_000);
+        let due = match &self.services[at].state {
+            State::Has(held) => held.core.next(),
+            _ => Micros::MAX,
+        };
+        self.after(next.min(due), Due::Service(at));
         let (manager, life) = (self.services[at].manager, self.services[at].life);
         if self.managers[manager].core.is_none() {
             return;
@@ -97,11 +93,11 @@ impl World {
                     self.services[at].state = State::Idle;
                 }
             }
-            State::Has(held) => self.hold(at, held),
+            State::Has(_) => {}
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.seen.numbers += 1;
         self.seen.numbers
     }
@@ -133,37 +129,7 @@ impl World {
         self.manager(manager, Event::Ask(no, ask));
     }
 
-    fn hold(&mut self, at: usize, held: Box<Held>) {
-        let name = self.managers[self.services[at].manager].name.clone();
-        let (no, token, unit) = (held.grant.no, held.grant.token.clone(), held.unit);
-        // The unit's program is away: its lease goes on.
-        if self.units[unit].core.is_none() {
-            return;
-        }
-        if self.now > held.until {
-            self.came(unit, held.conn, &name, FromHolder::Release);
-            self.services[at].state = State::Idle;
-            return;
-        }
-        if !held.linked {
-            let data = self.number();
-            if let State::Has(held) = &mut self.services[at].state {
-                (held.opened, held.linked, held.renewed) = (true, true, self.now);
-            }
-            self.came(unit, held.conn, &name, FromHolder::Open { no, token: token.clone() });
-            if !held.opened {
-                self.came(unit, data, &name, FromHolder::Data { no, token });
-            }
-        } else if self.now > held.renewed + TTL / 3 {
-            if let State::Has(held) = &mut self.services[at].state {
-                held.renewed = self.now;
-            }
-            self.count("renewals");
-            self.came(unit, held.conn, &name, FromHolder::Renew);
-        }
-    }
-
-    fn came(
+    pub fn came(
         &mut self,
         unit: usize,
         conn: u64,
@@ -249,18 +215,11 @@ impl World {
                     .iter()
                     .position(|u| u.name == grant.device.unit)
                     .expect("it is there");
-                let (conn, until) =
-                    (self.number(), self.now + self.rng.between(SECOND, 50 * SECOND));
-                let held = Held {
-                    unit,
-                    grant: *grant,
-                    conn,
-                    renewed: self.now,
-                    until,
-                    opened: false,
-                    linked: false,
-                };
+                let held = self.held(unit, *grant);
                 self.services[at].state = State::Has(Box::new(held.clone()));
+                let grant = Box::new(held.grant.clone());
+                self.handle(at, service::Event::Tick);
+                self.handle(at, service::Event::Granted(grant));
                 if self.rng.permille(60) {
                     self.stranger(manager, &held);
                 }
@@ -297,37 +256,6 @@ impl World {
         let token = if own { Token([1; 16]) } else { held.grant.token.clone() };
         let said = FromHolder::Data { no: held.grant.no, token };
         self.came(held.unit, conn, &name, said);
-    }
-
-    pub fn answer_service(&mut self, unit: usize, conn: u64, message: ToHolder) {
-        let is = |s: &Service| matches!(&s.state, State::Has(held) if held.unit == unit && held.conn == conn);
-        let Some(at) = self.services.iter().position(is) else { return };
-        if let ToHolder::Ended(why) = message {
-            let State::Has(held) = &self.services[at].state else { return };
-            // Who renews in time keeps what it has.
-            if why == "it was not renewed" && self.now < held.renewed + TTL && held.opened {
-                self.broken =
-                    Some(format!("service {at} renewed lease {}, which expired", held.grant.no));
-            }
-            self.services[at].state = State::Idle;
-        }
-    }
-
-    pub fn hang(&mut self, unit: usize, conn: u64) {
-        self.answer_service(unit, conn, ToHolder::Ended("hung up".to_owned()));
-    }
-
-    /// The unit's program is away: its holders come again when it is back.
-    pub fn unit_gone(&mut self, unit: usize) {
-        for at in 0..self.services.len() {
-            let number = self.number();
-            let now = self.now;
-            if let State::Has(held) = &mut self.services[at].state
-                && held.unit == unit
-            {
-                (held.conn, held.opened, held.linked, held.renewed) = (number, false, false, now);
-            }
-        }
     }
 
     pub fn manager_gone(&mut self, at: usize, manager: usize) {

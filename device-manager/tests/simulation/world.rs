@@ -11,6 +11,7 @@ use seeds::{Failure, Figures, Rng};
 
 use crate::check::Seen;
 use crate::devices::Plugged;
+use crate::holders::Step;
 use crate::links::LinkSide;
 use crate::managers::ManagerSide;
 use crate::services::Service;
@@ -77,6 +78,8 @@ pub enum Due {
     /// A unit takes its inventory.
     Look(usize),
     Service(usize),
+    /// Of a service's lease, by its number.
+    Holder(usize, u64, Step),
     Fault,
 }
 
@@ -184,6 +187,11 @@ impl World {
             "queued and granted",
             "queued for a part and granted",
             "renewals",
+            "come again",
+            "given back",
+            "expired at services",
+            "links of holders silent",
+            "networks of holders away",
             "manager killed",
             "unit killed",
             "machine restarted",
@@ -302,7 +310,9 @@ impl World {
             Due::Cut { unit, life, no } => {
                 let side = &mut self.units[unit];
                 side.paths.retain(|_, lease| *lease != no);
-                if side.life == life {
+                let is_now = side.life == life;
+                self.path_gone(unit, no);
+                if is_now {
                     self.unit(unit, unit::Event::Cut(no));
                 }
                 self.look_soon(unit);
@@ -316,6 +326,7 @@ impl World {
             }
             Due::Look(unit) => self.look(unit),
             Due::Service(at) => self.service(at),
+            Due::Holder(at, no, step) => self.step(at, no, step),
             Due::Fault => {
                 if self.now < STORM {
                     self.fault();
