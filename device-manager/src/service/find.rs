@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::manager::api::{Known, Lease, Leased, Line};
 use crate::manager::core::Scope;
 use crate::pattern::Pattern;
-use crate::record::{DeviceId, Function, WHOLE};
+use crate::record::{DeviceId, Function, Taken, WHOLE};
 use crate::wire::Grant;
 
 /// After all that the manager knows is told, answers of those that it asks are waited for.
@@ -143,7 +143,7 @@ pub struct Wanted {
     pub limit_s: Option<u32>,
 }
 
-/// The part that is wanted, by its place; none if there is no such.
+/// The part that is wanted, by its place; none if there is no such. A free one first, then one for which one can wait.
 fn part(known: &Known, wanted: &Wanted) -> Option<u8> {
     let Some(kind) = &wanted.function else {
         // Its only part, where there is no whole.
@@ -153,9 +153,12 @@ fn part(known: &Known, wanted: &Wanted) -> Option<u8> {
         function.kind == *kind || function.node.as_deref() == Some(kind.as_str())
     };
     let all = (1..).zip(known.device.functions.iter().skip(1));
-    let mut fitting = all.filter(|(_, function)| is_it(function)).map(|(at, _)| at);
-    let first = fitting.clone().next()?;
-    Some(fitting.find(|at| known.device.taken(*at).is_none()).unwrap_or(first))
+    let fitting = all.filter(|(_, function)| is_it(function)).map(|(at, _)| at);
+    fitting.min_by_key(|at| match known.device.taken(*at) {
+        None => 0,
+        Some(Taken::Leased(_)) => 1,
+        Some(Taken::Unavailable(_)) => 2,
+    })
 }
 
 /// Has a device leased. `waits` is told of places in the queue.
@@ -193,4 +196,44 @@ pub async fn lease(
     }
     let reason = "the manager ended the connection".to_owned();
     Err(NotLeased::Refused { device, reason, later: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::device;
+    use crate::record::{Holder, LeaseInfo};
+
+    #[test]
+    fn a_part_that_is_gone_is_not_waited_for() {
+        let mut device = device("u", "1");
+        let disk = |node: &str| Function::new("disk", Some(node.to_owned()));
+        device.functions = vec![Function::new("whole", None), disk("/dev/sda"), disk("/dev/sdb")];
+        let kind = |kind: &str| Wanted {
+            pattern: "".parse().unwrap(),
+            function: Some(kind.to_owned()),
+            any: false,
+            queue: true,
+            limit_s: None,
+        };
+        let known = |device: &crate::record::Device| Known {
+            device: device.clone(),
+            manager: "m".parse().unwrap(),
+        };
+        assert_eq!(part(&known(&device), &kind("disk")), Some(1));
+        assert_eq!(part(&known(&device), &kind("/dev/sdb")), Some(2));
+        assert_eq!(part(&known(&device), &kind("serial")), None);
+        device.functions[1].unavailable = Some("it is gone".to_owned());
+        device.functions[2].lease = Some(LeaseInfo {
+            no: 1,
+            holder: Holder { machine: "a".parse().unwrap(), uid: 0, groups: vec![] },
+            through: "a".parse().unwrap(),
+            since: 0,
+            until: None,
+            in_use: false,
+        });
+        assert_eq!(part(&known(&device), &kind("disk")), Some(2), "it may be free later");
+        device.functions[2].unavailable = device.functions[1].unavailable.clone();
+        assert_eq!(part(&known(&device), &kind("disk")), Some(1), "why not, is told");
+    }
 }
