@@ -35,11 +35,18 @@ pub fn pair() -> io::Result<(OwnedFd, UnixStream)> {
     Ok((kernel.into(), UnixStream::from_std(ours)?))
 }
 
+/// Moves bytes in a task of its own until either end is gone. `device` is for the log.
+pub fn carry(device: String, kernel: UnixStream, link: Link) {
+    tokio::spawn(async move {
+        match pump(kernel, link).await {
+            Ok(()) => tracing::debug!(device, "its data flow no more"),
+            Err(error) => tracing::info!(device, %error, "its data connection is lost"),
+        }
+    });
+}
+
 /// Moves bytes in both directions until either end is gone; each waits for nothing but its own receiver.
-///
-/// # Errors
-/// Why it ended, if not by one of the ends.
-pub async fn pump(kernel: UnixStream, link: Link) -> io::Result<()> {
+async fn pump(kernel: UnixStream, link: Link) -> io::Result<()> {
     link.keep_alive()?;
     let Link { inbox, outbox, .. } = link;
     let (from, to) = kernel.into_split();

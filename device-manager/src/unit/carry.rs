@@ -226,7 +226,7 @@ async fn export(
         let (kernel, ours) = frames::pair().map_err(|error| format!("a socket pair: {error}"))?;
         helper.ask(request, Some(kernel)).await.map_err(|error| error.to_string())?;
         // It ends with the kernel's end, which whoever cuts the device closes.
-        tokio::spawn(frames::pump(ours, link));
+        frames::carry(found.path.clone(), ours, link);
         return Ok(carried);
     }
     let keys = link.raw.keys.clone().filter(|_| sealing == Sealing::Kernel);
