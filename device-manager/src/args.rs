@@ -99,7 +99,7 @@ pub enum Command {
         /// Come back to it whenever it is lost, and wait for it if it is not there
         #[arg(long)]
         keep: bool,
-        /// Where a serial line's terminal, or the socket of a disk or a BMC, is to be found
+        /// Where a serial line's terminal, the socket of a disk or a BMC, or a HID device's first node is to be found
         #[arg(long, value_name = "PATH")]
         link: Option<PathBuf>,
         /// Let the group of this process connect to such a socket as well

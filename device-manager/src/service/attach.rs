@@ -91,7 +91,7 @@ impl Attached {
                     "without the kernel's TLS, the module `tls`, on both machines this process carries the data"
                 );
                 // It ends with the kernel's end, which is closed when the device is detached.
-                tokio::spawn(frames::pump(ours, link));
+                frames::carry(self.grant.device.id.to_string(), ours, link);
                 self.usb(Exported { devid, speed }, fd, leave).await
             }
             Carried::Serial => self.tty(link, leave).await,
@@ -112,6 +112,9 @@ impl Attached {
     }
 
     async fn usb(&self, exported: Exported, fd: OwnedFd, mut leave: Leave) -> anyhow::Result<Gone> {
+        if self.options.link.is_some() {
+            anyhow::bail!("--link is for a part, by --function: all of a device has no one node");
+        }
         let grant = &self.grant;
         let helper = Helper::at(self.options.helper.clone());
         let request = Request::Import { exported, identity: Identity::of(&grant.device.found) };
@@ -174,7 +177,10 @@ impl Drop for Removed {
 
 /// Another name for what is there for as long as the lease is.
 pub(super) fn named(path: &Path, what: impl AsRef<Path>) -> anyhow::Result<Removed> {
-    let _ = std::fs::remove_file(path);
+    // One that was left by who was killed; nothing else is taken away.
+    if path.is_symlink() {
+        let _ = std::fs::remove_file(path);
+    }
     std::os::unix::fs::symlink(what, path).with_context(|| path.display().to_string())?;
     Ok(Removed(path.to_owned()))
 }
@@ -193,5 +199,24 @@ async fn hand_over(link: Link, sealed: bool) -> anyhow::Result<OwnedFd> {
             ktls::seal(raw.fd, keys).await.context("the kernel's TLS, by the module `tls`")
         }
         None => Ok(raw.fd),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_replaces_that_of_an_earlier_life_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, file) = (dir.path().join("name"), dir.path().join("file"));
+        std::os::unix::fs::symlink("/nowhere", &path).unwrap();
+        let first = named(&path, "/dev/pts/7").unwrap();
+        assert_eq!(std::fs::read_link(&path).unwrap(), Path::new("/dev/pts/7"));
+        drop(first);
+        assert!(!path.is_symlink());
+        std::fs::write(&file, "mine").unwrap();
+        assert!(named(&file, "/dev/pts/7").is_err_and(|e| e.to_string().contains("file")));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     }
 }

@@ -11,7 +11,7 @@ use anyhow::Context;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::time::{Instant, sleep};
 
-use super::attach::{Attached, Leave};
+use super::attach::{Attached, Leave, named};
 use super::core::Gone;
 use crate::helper::usbip::Identity;
 use crate::helper::{Answer, Helper, Request};
@@ -60,14 +60,19 @@ async fn announce(attached: &Attached, phys: &str) -> String {
         let nodes = nodes_of_hid(Path::new("/sys"), phys);
         // It is made last.
         if nodes.iter().any(|node| node.starts_with("/dev/hidraw")) {
-            break nodes.join(", ");
+            break nodes;
         }
         if Instant::now() > end {
             return "the kernel makes no input device of it".to_owned();
         }
         sleep(LOOK).await;
     };
-    let grant = &attached.grant;
+    let link = attached.options.link.as_deref();
+    let _named = match link.map(|link| named(link, &nodes[0])).transpose() {
+        Ok(named) => named,
+        Err(error) => return format!("{error:#}"),
+    };
+    let (grant, nodes) = (&attached.grant, nodes.join(", "));
     let (device, unit, no) = (grant.device.id, &grant.device.unit, grant.no);
     tracing::info!(%device, %unit, nodes, lease = no, "attached");
     attached.is_there(&format!("{device} of {unit} is at {nodes}, lease {no}")).await;
