@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A unit's one manager: found, kept, and changed when it is silent or gone.
 
-use super::{Action, BEAT, CONNECT, ConnId, Micros, Note, PAUSE, SILENCE, Unit};
+use super::{Action, BEAT, CONNECT, ConnId, Entry, Micros, Note, PAUSE, SILENCE, Unit};
 use crate::record::{MAX_EPOCH, Machine};
 use crate::wire::{Beat, FromUnit, ToUnit};
 
@@ -167,6 +167,19 @@ impl Unit {
         if self.raising.take() == Some(epoch) {
             (self.epoch, self.seq, self.numbers) = (epoch, 0, 0);
             self.link = Link::Seeking { at: now };
+            self.count_anew();
+        }
+    }
+
+    /// What was counted from a lower epoch may be a number of a life before: whoever asks by that one means what was there then.
+    fn count_anew(&mut self) {
+        let is_free = |entry: &Entry| entry.device.functions.iter().all(|f| f.lease.is_none());
+        let free = self.devices.iter().filter(|(_, entry)| is_free(entry));
+        for id in free.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let gen_no = self.number();
+            if let Some(entry) = self.devices.get_mut(&id) {
+                entry.device.gen_no = gen_no;
+            }
         }
     }
 

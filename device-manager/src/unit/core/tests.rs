@@ -15,6 +15,12 @@ fn serving(quarantine: u64, all: Vec<Found>) -> Unit {
 }
 
 fn next_life(epoch: u64, quarantine: u64, stored: Vec<Stored>, all: Vec<Found>) -> Unit {
+    let mut unit = connected(epoch, quarantine, stored, all);
+    let _ = unit.handle(1, Event::Said(1, ToUnit::Welcome { newest: None, units: 0 }));
+    unit
+}
+
+fn connected(epoch: u64, quarantine: u64, stored: Vec<Stored>, all: Vec<Found>) -> Unit {
     let options = Options {
         own: "u".parse().unwrap(),
         epoch,
@@ -29,7 +35,6 @@ fn next_life(epoch: u64, quarantine: u64, stored: Vec<Stored>, all: Vec<Found>) 
         Event::Inventory(all),
         Event::Managers(vec![manager.clone()]),
         Event::Connected(manager, 1),
-        Event::Said(1, ToUnit::Welcome { newest: None, units: 0 }),
     ] {
         let _ = unit.handle(1, event);
     }
@@ -375,4 +380,21 @@ fn what_came_anew_is_to_be_set_up_anew() {
     let mut unit = next_life(2, 0, stored, vec![device()]);
     assert_eq!(unit.leases().count(), 0);
     refused(&mut unit);
+}
+
+#[test]
+fn what_was_counted_by_an_old_disk_is_counted_anew() {
+    let mut unit = connected(1, 0, vec![], vec![found("1", &[("disk", "/dev/sda")])]);
+    let before = unit.devices().next().unwrap().gen_no;
+    // The manager knows more than this life has said.
+    let welcome = ToUnit::Welcome { newest: Some((7, 1)), units: 0 };
+    let actions = unit.handle(2, Event::Said(1, welcome));
+    let raised = actions.iter().find_map(|action| match action {
+        Action::Raise(epoch) => Some(*epoch),
+        _ => None,
+    });
+    let _ = unit.handle(3, Event::Raised(raised.unwrap()));
+    let after = unit.devices().next().unwrap().gen_no;
+    // The life that the disk does not remember may have given that number.
+    assert!(after > before && after >> 32 > 7, "{before} {after}");
 }
