@@ -250,6 +250,10 @@ pub struct Found {
     /// Whether it is to be set up before its parts are used by themselves. Only at the unit, likewise.
     #[serde(skip)]
     pub needs_setup: bool,
+    /// Tells this time that it is plugged in from all others since the machine's boot: the number of its folder in sysfs, 0 for
+    /// a BMC. Only at the unit, likewise.
+    #[serde(skip)]
+    pub instance: u64,
 }
 
 impl Found {
@@ -282,6 +286,12 @@ impl Device {
     #[must_use]
     pub fn lease(&self, no: u64) -> Option<&LeaseInfo> {
         self.functions.iter().filter_map(|f| f.lease.as_ref()).find(|lease| lease.no == no)
+    }
+
+    /// Whether somebody has all of it.
+    #[must_use]
+    pub fn is_leased_whole(&self) -> bool {
+        self.functions.first().is_some_and(|whole| whole.lease.is_some())
     }
 
     /// Why a function cannot be leased now; nothing if it can. The whole excludes each part, and each part the whole.
@@ -354,6 +364,7 @@ pub(crate) mod tests {
             unavailable: None,
             busy: vec![],
             needs_setup: false,
+            instance: 0,
         };
         Device {
             id: DeviceId::new(&unit, serial),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use device_manager::manager::core::{self as manager, Ask, Manager};
 use device_manager::policy::Policy;
 use device_manager::record::{DeviceId, Found, Holder, Machine};
-use device_manager::unit::core::{self as unit, Stored, Unit, With};
+use device_manager::unit::core::{self as unit, Kept, Unit, With};
 use device_manager::wire::{Carried, FromHolder, FromUnit, Grant, Peer, ToUnit};
 use group::core::Replication;
 
@@ -46,7 +46,7 @@ struct World {
     paths: BTreeSet<u64>,
     carrying: Vec<u64>,
     cutting: Vec<u64>,
-    stored: Vec<Stored>,
+    stored: Kept,
     grants: Vec<(usize, Grant)>,
     last_no: u64,
     epoch: u64,
@@ -95,10 +95,11 @@ fn found() -> Found {
         unavailable: None,
         busy: vec![],
         needs_setup: false,
+        instance: 1,
     }
 }
 
-fn a_unit(epoch: u64, stored: Vec<Stored>) -> Unit {
+fn a_unit(epoch: u64, stored: Kept) -> Unit {
     let options = unit::Options {
         own: own(),
         epoch,
@@ -117,7 +118,7 @@ impl World {
             Manager::new(options, Policy::default())
         });
         let mut world = Self {
-            unit: a_unit(1, vec![]),
+            unit: a_unit(1, Kept::default()),
             managers,
             links: BTreeMap::new(),
             next: 0,
@@ -126,7 +127,7 @@ impl World {
             paths: BTreeSet::new(),
             carrying: vec![],
             cutting: vec![],
-            stored: vec![],
+            stored: Kept::default(),
             grants: vec![],
             last_no: 0,
             epoch: 1,
@@ -319,8 +320,11 @@ impl World {
                 (self.carrying, self.cutting) = (vec![], vec![]);
                 // As the shell does it: what was not carried, or is no lease any more, is given back.
                 let mut stored = std::mem::take(&mut self.stored);
-                stored.retain(|lease| !lease.info.in_use || self.paths.contains(&lease.info.no));
-                let kept = |no: &u64| stored.iter().any(|l| l.info.no == *no && l.info.in_use);
+                stored
+                    .leases
+                    .retain(|lease| !lease.info.in_use || self.paths.contains(&lease.info.no));
+                let kept =
+                    |no: &u64| stored.leases.iter().any(|l| l.info.no == *no && l.info.in_use);
                 self.paths.retain(kept);
                 self.unit = a_unit(self.epoch, stored);
                 self.begin();

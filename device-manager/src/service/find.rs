@@ -170,6 +170,25 @@ pub async fn lease(
     wanted: &Wanted,
     mut waits: impl FnMut(DeviceId, u32),
 ) -> Result<Grant, NotLeased> {
+    loop {
+        let mut waited = false;
+        let told = |device, place| {
+            waited = true;
+            waits(device, place);
+        };
+        match attempt(client, wanted, told).await {
+            // After it was waited for it may have come back by another name, as drivers give nodes.
+            Err(NotLeased::Refused { later: true, .. }) if waited => {}
+            ended => return ended,
+        }
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    wanted: &Wanted,
+    mut waits: impl FnMut(DeviceId, u32),
+) -> Result<Grant, NotLeased> {
     let status: crate::manager::api::Status = client.get_json("/v1/status").await?;
     let mut finding = Finding::begin(client, &wanted.pattern, Scope::Group).await?;
     let mut found = finding.all(status.replication == "own").await?;

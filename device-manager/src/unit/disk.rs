@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::core::Stored;
+use super::core::Kept;
 use crate::record::MAX_EPOCH;
 
 /// A file that cannot be read or written.
@@ -61,19 +61,19 @@ impl Disk {
         write(&self.epoch, format!("{epoch}\n").as_bytes(), true).map_err(at(&self.epoch))
     }
 
-    /// The leases of the life before; none after the machine's restart. What makes no sense is none.
+    /// What the life before kept; nothing after the machine's restart. What makes no sense is nothing.
     #[must_use]
-    pub fn leases(&self) -> Vec<Stored> {
+    pub fn kept(&self) -> Kept {
         let bytes = fs::read(&self.leases).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// Keeps leases.
+    /// Keeps that for the next life.
     ///
     /// # Errors
     /// [`DiskError`].
-    pub fn set_leases(&self, leases: &[Stored]) -> Result<(), DiskError> {
-        let bytes = serde_json::to_vec(leases).map_err(|error| at(&self.leases)(error.into()))?;
+    pub fn keep(&self, kept: &Kept) -> Result<(), DiskError> {
+        let bytes = serde_json::to_vec(kept).map_err(|error| at(&self.leases)(error.into()))?;
         write(&self.leases, &bytes, false).map_err(at(&self.leases))
     }
 }
@@ -110,6 +110,6 @@ mod tests {
         assert_eq!(disk.next_epoch(255).unwrap(), MAX_EPOCH);
         fs::write(folder.path().join("epoch"), "x").unwrap();
         assert!(disk.next_epoch(0).is_err());
-        assert!(disk.leases().is_empty());
+        assert_eq!(disk.kept(), Kept::default());
     }
 }

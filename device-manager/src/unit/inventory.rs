@@ -223,6 +223,7 @@ fn identity(path: &Path) -> Option<Found> {
         unavailable: None,
         busy: vec![],
         needs_setup: false,
+        instance: fs::metadata(path).ok()?.ino(),
     })
 }
 

@@ -157,9 +157,9 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
     let sys = PathBuf::from("/sys");
     let (happened, happening) = mpsc::channel(MAX_HAPPENED);
     let mut carrier = Carrier::new(helper.clone(), &sys, config.insecure, happened.clone());
-    let mut restored = disk.leases();
+    let mut kept = disk.kept();
     let usbip = Usbip::new(&sys);
-    take_up(&mut restored, &usbip, &helper, &mut carrier).await;
+    take_up(&mut kept.leases, &usbip, &helper, &mut carrier).await;
     let mut secret = [0; 32];
     let mut step = [0];
     for random in [&mut secret[..], &mut step] {
@@ -173,7 +173,7 @@ pub async fn run(paths: Paths) -> anyhow::Result<()> {
         quarantine: config.quarantine,
         addresses,
     };
-    let core = Unit::new(options, restored, boot_clock(), wall_clock());
+    let core = Unit::new(options, kept, boot_clock(), wall_clock());
     let list = Watched::new(&paths.list);
     let members = BTreeMap::new();
     let devices = Inventory::new(&sys, own.clone());
@@ -424,8 +424,8 @@ impl Shell {
                     }
                 }
                 Action::Cut(no) => self.carrier.cut(no),
-                Action::Store(leases) => {
-                    if let Err(error) = self.disk.set_leases(&leases) {
+                Action::Store(kept) => {
+                    if let Err(error) = self.disk.keep(&kept) {
                         tracing::error!(error = %Chain(&error), "leases are not remembered: they will end with this process");
                     }
                 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use device_manager::record::{Device, DeviceId, Function, Machine, WHOLE};
 use device_manager::unit::core::{Lease, Micros, Note, Unit, With};
 
+use crate::devices::SetUp;
 use crate::services::State;
 use crate::units::UnitSide;
 use crate::world::{QUIET, SECOND, TTL, World};
@@ -134,7 +135,7 @@ impl World {
             let plugged = side.plugged_as(device.id);
             if granted.node.is_some()
                 && !lease.is_ending()
-                && plugged.is_some_and(|p| p.found.needs_setup && p.set_up.is_none())
+                && plugged.is_some_and(|p| p.found.needs_setup && p.set_up == SetUp::No)
             {
                 return Err(format!("lease {no} of a part of what is not set up"));
             }
@@ -260,7 +261,11 @@ impl World {
         for side in &self.units {
             for device in side.core.iter().flat_map(Unit::devices) {
                 let plugged = side.plugged_as(device.id);
-                let is_set_up = plugged.is_some_and(|p| p.set_up == Some(side.life));
+                let is_set_up = plugged.is_some_and(|p| match p.set_up {
+                    SetUp::No => false,
+                    SetUp::Given(life, _) => life == side.life,
+                    SetUp::Done => true,
+                });
                 let refused = |f: &Function| {
                     f.unavailable.as_ref().is_some_and(|why| why.contains("set up first"))
                 };

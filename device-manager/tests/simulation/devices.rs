@@ -23,8 +23,16 @@ pub struct Plugged {
     pub found: Found,
     /// The nodes of parts that are away, as a medium that was taken out.
     pub away: BTreeSet<String>,
-    /// Somebody had all of it since it was plugged in, and gave it back: in which life of the unit.
-    pub set_up: Option<u64>,
+    pub set_up: SetUp,
+}
+
+/// Whether somebody had all of it since it was plugged in, and gave it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetUp {
+    No,
+    /// In this life of the unit, by this lease, which is being cut: a unit that is killed now may ask for it anew.
+    Given(u64, u64),
+    Done,
 }
 
 impl Plugged {
@@ -48,8 +56,9 @@ impl Plugged {
             unavailable: None,
             busy: vec![],
             needs_setup: count > 0 && rng.permille(350),
+            instance: version,
         };
-        Self { found, away: BTreeSet::new(), set_up: None }
+        Self { found, away: BTreeSet::new(), set_up: SetUp::No }
     }
 }
 
@@ -92,15 +101,19 @@ impl World {
             self.units[unit].paths.retain(|path, _| !of(path));
         }
         match old {
-            // The same one, at which the unit looked meanwhile if it is there at all.
+            // The same one, and perhaps the unit did not look meanwhile.
             Some(old) if self.rng.permille(300) => {
-                self.look(unit);
+                if self.rng.permille(500) {
+                    self.look(unit);
+                }
                 self.count("plugged in again");
                 let other = self.rng.index(PORTS);
                 let taken = self.units[unit].plugged.contains_key(&other);
                 let port = if taken { port } else { other };
-                let found = Found { path: format!("1-{port}"), ..old.found };
-                let again = Plugged { found, away: BTreeSet::new(), set_up: None };
+                self.seen.versions += 1;
+                let instance = self.seen.versions;
+                let found = Found { path: format!("1-{port}"), instance, ..old.found };
+                let again = Plugged { found, away: BTreeSet::new(), set_up: SetUp::No };
                 self.units[unit].plugged.insert(port, again);
             }
             _ if self.rng.permille(600) => {
@@ -153,7 +166,7 @@ impl World {
         let life = side.life;
         let of = |p: &&mut Plugged| DeviceId::new(&side.name, &p.found.key) == id;
         let Some(plugged) = side.plugged.values_mut().find(of).filter(|_| flows) else { return };
-        plugged.set_up = Some(life);
+        plugged.set_up = SetUp::Given(life, no);
         if plugged.found.needs_setup {
             self.count("set-ups");
         }

@@ -323,7 +323,7 @@ impl World {
             (held.opened, held.linked, held.disturbed) = (false, false, now);
             let (no, is_carried) = (held.grant.no, held.carried);
             let goes_on = |lease: &Stored| lease.info.in_use && lease.function == WHOLE;
-            if !stored.iter().any(|lease| lease.info.no == no && goes_on(lease)) {
+            if !stored.leases.iter().any(|lease| lease.info.no == no && goes_on(lease)) {
                 let gone = if is_carried { Gone::Lost } else { Gone::Silent };
                 self.after(now + delay, Due::Holder(at, no, Step::Gone(gone)));
             }

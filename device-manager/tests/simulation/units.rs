@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use device_manager::record::{Found, Machine, WHOLE};
-use device_manager::unit::core::{Action, Event, Options, Stored, Unit};
+use device_manager::unit::core::{Action, Event, Kept, Options, Stored, Unit};
 use device_manager::wire::Carried;
 
-use crate::devices::Plugged;
+use crate::devices::{Plugged, SetUp};
 use crate::world::{Due, TTL, World};
 
 pub struct UnitSide {
@@ -18,7 +18,7 @@ pub struct UnitSide {
     /// What its disk says of its epoch, and said at any time.
     pub disk: u64,
     pub plugged: BTreeMap<usize, Plugged>,
-    pub stored: Vec<Stored>,
+    pub stored: Kept,
     /// What really carries data: by port, the lease.
     pub paths: BTreeMap<String, u64>,
     pub last_no: u64,
@@ -32,22 +32,25 @@ impl UnitSide {
             life: 0,
             disk: 0,
             plugged,
-            stored: vec![],
+            stored: Kept::default(),
             paths: BTreeMap::new(),
             last_no: 0,
         }
     }
 
-    /// What the life before left, as the program takes it up: what that carried itself went with it.
-    fn take_up(&mut self) {
-        for lease in &mut self.stored {
+    /// What the life before left, as the program takes it up: what that carried itself went with it. On disk it is as it was until
+    /// something else is written.
+    fn take_up(&mut self) -> Kept {
+        let mut kept = self.stored.clone();
+        for lease in &mut kept.leases {
             lease.over |= lease.info.in_use && lease.function != WHOLE;
             let flows = self.paths.values().any(|no| *no == lease.info.no);
             lease.info.in_use &= !lease.over && flows;
         }
         // What was on its way to somebody, or on its way back, is given back before anything else.
-        let flows = |no: u64| self.stored.iter().any(|s| s.info.no == no && s.info.in_use);
+        let flows = |no: u64| kept.leases.iter().any(|s| s.info.no == no && s.info.in_use);
         self.paths.retain(|_, no| flows(*no));
+        kept
     }
 }
 
@@ -59,7 +62,7 @@ impl World {
             let side = &mut self.units[at];
             side.life += 1;
             side.disk += step;
-            side.take_up();
+            let restored = side.take_up();
             let options = Options {
                 own: side.name.clone(),
                 epoch: side.disk,
@@ -68,9 +71,9 @@ impl World {
                 quarantine: Duration::ZERO,
                 addresses: vec![],
             };
-            let restored = std::mem::take(&mut side.stored);
-            kept = restored.iter().filter(|s| s.info.in_use && !s.over).cloned().collect();
-            let count = restored.iter().filter(|s| !s.over).count() as u64;
+            let leases = restored.leases.iter().filter(|s| !s.over);
+            kept = leases.clone().filter(|s| s.info.in_use).cloned().collect();
+            let count = leases.count() as u64;
             side.core = Some(Unit::new(options, restored, self.now, 0));
             *self.counts.entry("restored leases").or_default() += count;
             side.life
@@ -106,9 +109,9 @@ impl World {
         let side = &mut self.units[at];
         if power {
             side.paths.clear();
-            side.stored.clear();
+            side.stored = Kept::default();
             // It was without power, or may have been.
-            side.plugged.values_mut().for_each(|plugged| plugged.set_up = None);
+            side.plugged.values_mut().for_each(|plugged| plugged.set_up = SetUp::No);
         }
         // The kernel carries all of a device; a part of it the program does.
         side.paths.retain(|path, _| !path.contains('/'));
@@ -152,7 +155,8 @@ impl World {
                     self.after(when, Due::Cut { unit: at, life, no });
                 }
                 Action::Store(stored) => {
-                    self.units[at].stored = stored.into_iter().map(on_disk).collect();
+                    let leases = stored.leases.into_iter().map(on_disk).collect();
+                    self.units[at].stored = Kept { leases, ..stored };
                 }
                 Action::Raise(epoch) => {
                     let when = self.now + self.delay();
@@ -177,5 +181,6 @@ impl World {
 
 /// A lease as the next life reads it.
 fn on_disk(stored: Stored) -> Stored {
-    Stored { found: Found { busy: vec![], needs_setup: false, ..stored.found }, ..stored }
+    let found = Found { busy: vec![], needs_setup: false, instance: 0, ..stored.found };
+    Stored { found, ..stored }
 }

@@ -10,7 +10,7 @@ use device_manager::wire::{FromUnit, ToUnit};
 use seeds::{Failure, Figures, Rng};
 
 use crate::check::Seen;
-use crate::devices::Plugged;
+use crate::devices::{Plugged, SetUp};
 use crate::holders::Step;
 use crate::links::LinkSide;
 use crate::managers::ManagerSide;
@@ -313,6 +313,11 @@ impl World {
                 let is_now = side.life == life;
                 self.path_gone(unit, no);
                 if is_now {
+                    for plugged in self.units[unit].plugged.values_mut() {
+                        if plugged.set_up == SetUp::Given(life, no) {
+                            plugged.set_up = SetUp::Done;
+                        }
+                    }
                     self.unit(unit, unit::Event::Cut(no));
                 }
                 self.look_soon(unit);

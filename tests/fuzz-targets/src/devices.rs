@@ -10,7 +10,7 @@ use device_manager::manager::order::{Incoming, Numbered, Taken};
 use device_manager::pattern::Pattern;
 use device_manager::policy::Policy;
 use device_manager::record::{Device, Found};
-use device_manager::unit::core::{self as unit, Unit};
+use device_manager::unit::core::{self as unit, Kept, Unit};
 use device_manager::unit::inventory::types;
 use device_manager::wire::{Bounded, FromHolder, FromUnit, MAX_MESSAGE, ToHolder, ToUnit};
 use group::core::Replication;
@@ -36,7 +36,7 @@ fn a_unit() -> Unit {
         quarantine: Duration::from_secs(1),
         addresses: vec![],
     };
-    let mut unit = Unit::new(options, vec![], 1, 0);
+    let mut unit = Unit::new(options, Kept::default(), 1, 0);
     let found = Found {
         key: "k".to_owned(),
         bus: "usb".to_owned(),
@@ -52,6 +52,7 @@ fn a_unit() -> Unit {
         unavailable: None,
         busy: vec![],
         needs_setup: false,
+        instance: 1,
     };
     let name = || "m".parse().expect("a name");
     for event in [

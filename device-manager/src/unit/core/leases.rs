@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Action, ConnId, Micros, Note, OPEN, Stored, Unit};
+use super::{Action, ConnId, Kept, Micros, Note, OPEN, Stored, Unit};
 use crate::record::{DISK, DeviceId, Found, IPMI, LeaseInfo, Machine, Taken, WHOLE, cut};
 use crate::wire::{Carried, FromHolder, Grant, LeaseTerms, Refusal, ToHolder, Token, Wanted};
 
@@ -140,6 +140,7 @@ impl Unit {
         self.leases.insert(no, lease);
         if let Some(entry) = self.devices.get_mut(&wanted.device) {
             entry.device.functions[usize::from(wanted.function)].lease = Some(info);
+            entry.refresh();
         }
         self.out.push(Action::Note(Note::Granted(no, wanted.device, wanted.holder.clone())));
         self.store();
@@ -162,9 +163,10 @@ impl Unit {
 
     pub(super) fn store(&mut self) {
         let alive = |lease: &&Lease| lease.ending.is_none() || lease.path != Path::None;
-        let stored = self.leases.values().filter(alive).map(|lease| Stored {
+        let leases = self.leases.values().filter(alive).map(|lease| Stored {
             info: lease.info.clone(),
             found: lease.found.clone(),
+            instance: lease.found.instance,
             gen_no: lease.gen_no,
             function: lease.function,
             read_only: lease.read_only,
@@ -174,12 +176,17 @@ impl Unit {
             over: lease.ending.is_some(),
             places: self.devices.get(&lease.device).map(|e| e.places.clone()).unwrap_or_default(),
         });
-        self.out.push(Action::Store(stored.collect()));
+        let set_up = self.devices.iter().filter(|(_, entry)| entry.is_set_up);
+        let set_up = set_up.map(|(id, entry)| (*id, entry.device.found.instance));
+        let kept = Kept { leases: leases.collect(), set_up: set_up.collect() };
+        self.out.push(Action::Store(kept));
     }
 
     /// A lease of the life before, whose data path runs still.
     pub(super) fn restore(&mut self, now: Micros, device: DeviceId, stored: Stored) {
-        let Stored { info, found, gen_no, function, read_only, token, expires, ends, .. } = stored;
+        let Stored { info, gen_no, function, read_only, token, expires, ends, .. } = stored;
+        // It is stored for a life after this one, too.
+        let found = Found { instance: stored.instance, ..stored.found };
         let no = info.no;
         // The holder could not renew it while nobody was there.
         let expires = expires.max(now + OPEN);
@@ -343,6 +350,10 @@ impl Unit {
         self.show(lease.device, no, None);
         if lease.function == WHOLE && lease.info.in_use && is_released {
             self.set_up(lease.device, lease.gen_no);
+        }
+        // After all of it its parts are there when drivers have it again.
+        if let Some(entry) = self.devices.get_mut(&lease.device) {
+            entry.refresh();
         }
         self.tell(now, lease.device);
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A unit's one manager: found, kept, and changed when it is silent or gone.
 
-use super::{Action, BEAT, CONNECT, ConnId, Entry, Micros, Note, PAUSE, SILENCE, Unit};
+use super::devices::Entry;
+use super::{Action, BEAT, CONNECT, ConnId, Micros, Note, PAUSE, SILENCE, Unit};
 use crate::record::{MAX_EPOCH, Machine};
 use crate::wire::{Beat, FromUnit, ToUnit};
 

@@ -10,6 +10,7 @@
 //! that. It ends here alone: given back, revoked, expired, its device unplugged or its data path lost; and only when
 //! the data path is cut is the device free again.
 
+mod devices;
 mod leases;
 mod links;
 
@@ -19,11 +20,9 @@ use std::time::Duration;
 use group::core::clock::{Clock, Offset};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{
-    Device, DeviceId, Found, Function, Holder, LeaseInfo, MAX_DEVICES, MAX_FUNCTIONS, Machine,
-    Stamp, WHOLE,
-};
+use crate::record::{Device, DeviceId, Found, Holder, LeaseInfo, Machine, Stamp};
 use crate::wire::{Beat, Carried, FromHolder, FromUnit, ToHolder, ToUnit, Token};
+use devices::Entry;
 pub use leases::{Lease, RELEASED};
 use links::Link;
 
@@ -43,14 +42,6 @@ pub const CONNECT: Micros = 2_000_000;
 pub const PAUSE: (Micros, Micros) = (100_000, 2_000_000);
 /// Who was granted a lease comes for it within this time.
 pub const OPEN: Micros = 10_000_000;
-
-/// Why a part of a device is not to be had that needs to be set up.
-const NO_SETUP: &str = "it is to be set up first: attach all of it, set it up, and give it back";
-
-/// Why one is not to be had that was there before.
-const GONE: &str = "it is gone";
-/// Most parts of one device.
-const MAX_PARTS: usize = MAX_FUNCTIONS - 1;
 
 /// What does not change while the unit runs.
 #[derive(Debug, Clone)]
@@ -126,8 +117,8 @@ pub enum Action {
     },
     /// Cut a lease's data path, whatever state it is in; answered by [`Event::Cut`].
     Cut(u64),
-    /// Write the leases where the next life finds them if the machine stays up.
-    Store(Vec<Stored>),
+    /// Write this where the next life finds it if the machine stays up.
+    Store(Kept),
     /// Write this epoch to disk; answered by [`Event::Raised`].
     Raise(u64),
     /// For the log.
@@ -153,6 +144,16 @@ pub enum Note {
     Wrong(String),
 }
 
+/// What the next life of the program finds if the machine stays up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    /// Leases, in no order.
+    pub leases: Vec<Stored>,
+    /// Devices of which somebody had all and gave it back, with [`Found::instance`].
+    pub set_up: BTreeMap<DeviceId, u64>,
+}
+
 /// A lease, as the next life of the program finds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
@@ -160,6 +161,8 @@ pub struct Stored {
     pub info: LeaseInfo,
     /// Its device, as it was.
     pub found: Found,
+    /// See [`Found::instance`].
+    pub instance: u64,
     /// See [`Device::gen_no`].
     pub gen_no: u64,
     /// Which part.
@@ -190,18 +193,6 @@ pub enum With<'a> {
     Manager(&'a Machine),
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    device: Device,
-    /// Whose it stays for a while.
-    reserved: Option<(Holder, Micros)>,
-    /// Somebody had all of it since it was plugged in, and gave it back.
-    is_set_up: bool,
-    /// Its parts since it was plugged in, in the order in which they came: who asks for one names it by its place,
-    /// perhaps before another one goes.
-    places: Vec<(String, String)>,
-}
-
 /// A unit.
 #[derive(Debug, Clone)]
 pub struct Unit {
@@ -222,15 +213,16 @@ pub struct Unit {
     devices: BTreeMap<DeviceId, Entry>,
     leases: BTreeMap<u64, Lease>,
     /// Of the life before; looked at with the first inventory.
-    restored: Vec<Stored>,
+    restored: Kept,
     out: Vec<Action>,
 }
 
 impl Unit {
-    /// A unit at its start; `restored` are leases of the life before whose data paths run still. `wall` is this machine's time,
+    /// A unit at its start; `restored` is of the life before: leases whose data paths run still, if they are in use. `wall` is this machine's time,
     /// microseconds since 1970.
     #[must_use]
-    pub fn new(options: Options, restored: Vec<Stored>, now: Micros, wall: i64) -> Self {
+    pub fn new(options: Options, mut restored: Kept, now: Micros, wall: i64) -> Self {
+        restored.leases.retain(|stored| !stored.over);
         Self {
             epoch: options.epoch,
             raising: None,
@@ -245,7 +237,7 @@ impl Unit {
             echo: None,
             devices: BTreeMap::new(),
             leases: BTreeMap::new(),
-            restored: restored.into_iter().filter(|stored| !stored.over).collect(),
+            restored,
             out: vec![],
             options,
         }
@@ -327,121 +319,6 @@ impl Unit {
         }
     }
 
-    fn inventory(&mut self, now: Micros, all: Vec<Found>) {
-        let mut seen = BTreeMap::new();
-        for found in all.into_iter().take(MAX_DEVICES) {
-            seen.insert(DeviceId::new(&self.options.own, &found.key), found);
-        }
-        // Another one under the same name is another device.
-        let same = |entry: &Entry, found: &Found| {
-            let old = &entry.device.found;
-            (old.descriptors, &old.path) == (found.descriptors, &found.path)
-        };
-        let gone = self
-            .devices
-            .iter()
-            .filter(|(id, entry)| !seen.get(id).is_some_and(|found| same(entry, found)));
-        for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.unplugged(now, id);
-        }
-        for (id, found) in seen {
-            if self.devices.contains_key(&id) {
-                self.changed(now, id, found);
-            } else {
-                self.plugged(now, id, found);
-            }
-        }
-        for lost in std::mem::take(&mut self.restored) {
-            // Its device is not there any more: what carried it is to go.
-            self.out.push(Action::Cut(lost.info.no));
-        }
-    }
-
-    /// Something of a device is different, or nothing.
-    fn changed(&mut self, now: Micros, id: DeviceId, found: Found) {
-        let Some(entry) = self.devices.get(&id) else { return };
-        let count = entry.places.len();
-        let is_new = |part: &&(String, String)| !entry.places.contains(part);
-        let new = found.parts.iter().take(MAX_PARTS).filter(is_new).count();
-        let is_free = entry.device.functions.iter().all(|f| f.lease.is_none());
-        // As when drivers have it again after all of it was leased: they may give other nodes.
-        let are_others =
-            count > 0 && new > 0 && !entry.places.iter().any(|part| found.parts.contains(part));
-        // Nobody is to get what has the place now of what he asked for.
-        let anew = (is_free && (are_others || count + new > MAX_PARTS)).then(|| self.number());
-        let Some(entry) = self.devices.get_mut(&id) else { return };
-        if let Some(gen_no) = anew {
-            entry.device.gen_no = gen_no;
-            entry.places.clear();
-        }
-        let found = entry.place(found);
-        if entry.device.found == found {
-            return;
-        }
-        entry.device.update(found, entry.is_set_up);
-        if entry.places.len() > count {
-            self.store();
-        }
-        self.tell(now, id);
-    }
-
-    fn plugged(&mut self, now: Micros, id: DeviceId, found: Found) {
-        // Of a life before. What was to be set up may have been plugged in again while nobody looked: that is asked for anew.
-        let matches = |stored: &Stored| {
-            (&stored.found.key, stored.found.descriptors) == (&found.key, found.descriptors)
-                && (stored.function == WHOLE || (stored.part().is_some() && !found.needs_setup))
-        };
-        let (ours, others) = std::mem::take(&mut self.restored).into_iter().partition(matches);
-        self.restored = others;
-        let ours: Vec<Stored> = ours;
-        let gen_no = ours.first().map_or_else(|| self.number(), |stored| stored.gen_no);
-        let stamp = Stamp { epoch: self.epoch, seq: self.seq, at: 0 };
-        let unit = self.options.own.clone();
-        let mut functions = vec![Function::new("whole", None)];
-        for stored in &ours {
-            let lease = Some(stored.info.clone());
-            match stored.part() {
-                None => functions[usize::from(WHOLE)].lease = lease,
-                Some((kind, node)) => {
-                    functions.push(Function { lease, ..Function::new(kind, Some(node.clone())) });
-                }
-            }
-        }
-        let places = ours.iter().map(|stored| &stored.places).max_by_key(|places| places.len());
-        let places = places.cloned().unwrap_or_default();
-        let device = Device { id, unit, gen_no, functions, found: found.clone(), stamp };
-        let mut entry = Entry { device, reserved: None, is_set_up: false, places };
-        let found = entry.place(found);
-        entry.device.update(found, false);
-        self.devices.insert(id, entry);
-        for stored in ours {
-            self.restore(now, id, stored);
-        }
-        self.out.push(Action::Note(Note::Plugged(id)));
-        self.tell(now, id);
-    }
-
-    /// Its parts may be used by themselves from here on, unless it was plugged in again meanwhile.
-    fn set_up(&mut self, id: DeviceId, gen_no: u64) {
-        let of = |entry: &&mut Entry| entry.device.gen_no == gen_no;
-        let Some(entry) = self.devices.get_mut(&id).filter(of) else { return };
-        entry.is_set_up = true;
-        entry.device.update(entry.device.found.clone(), true);
-    }
-
-    fn unplugged(&mut self, now: Micros, id: DeviceId) {
-        self.devices.remove(&id);
-        let stamp = self.stamp(now);
-        let held = self.leases.iter().filter(|(_, lease)| lease.device == id);
-        for no in held.map(|(no, _)| *no).collect::<Vec<_>>() {
-            self.end(now, no, "the device was unplugged");
-        }
-        if let Link::Serving { conn, .. } = self.link {
-            self.out.push(Action::Send(conn, FromUnit::Gone(id, stamp)));
-        }
-        self.out.push(Action::Note(Note::Unplugged(id)));
-    }
-
     fn take_beat(&mut self, now: Micros, beat: &Beat) {
         self.echo = Some((beat.sent, now));
         if let Some((sent, came)) = beat.echo {
@@ -450,51 +327,6 @@ impl Unit {
         if let Some((best, group)) = self.offset.best(now).zip(beat.group) {
             self.clock.follow(now, best, group);
         }
-    }
-}
-
-impl Stored {
-    /// The part that is leased, by type and node; none for all of it.
-    fn part(&self) -> Option<&(String, String)> {
-        self.places.get(usize::from(self.function).checked_sub(1)?)
-    }
-}
-
-impl Entry {
-    /// Puts parts where they were before. One that is gone keeps its place before others, and while it is leased.
-    fn place(&mut self, mut found: Found) -> Found {
-        for part in &found.parts {
-            if !self.places.contains(part) && self.places.len() < MAX_PARTS {
-                self.places.push(part.clone());
-            }
-        }
-        let leased: Vec<_> = self.device.functions.iter().filter(|f| f.lease.is_some()).collect();
-        let is_leased = |node: &String| leased.iter().any(|f| f.node.as_ref() == Some(node));
-        let is_there = |part: &(String, String)| found.parts.contains(part);
-        let last = self.places.iter().rposition(|part| is_there(part) || is_leased(&part.1));
-        let parts = self.places[..last.map_or(0, |last| last + 1)].to_vec();
-        let gone = parts.iter().filter(|part| !is_there(part));
-        let gone: Vec<_> = gone.map(|(_, node)| (node.clone(), GONE.to_owned())).collect();
-        found.busy.extend(gone);
-        Found { parts, ..found }
-    }
-}
-
-impl Device {
-    /// Takes over what is found of it, and leaves leases as they are.
-    fn update(&mut self, found: Found, is_set_up: bool) {
-        let whole = self.functions.swap_remove(0);
-        let mut functions = vec![Function { unavailable: found.unavailable.clone(), ..whole }];
-        for (kind, node) in &found.parts {
-            let of = |f: &&Function| f.node.as_ref() == Some(node);
-            let lease = self.functions.iter().find(of).and_then(|f| f.lease.clone());
-            let busy = found.busy.iter().find(|(of, _)| of == node);
-            let setup = (found.needs_setup && !is_set_up).then(|| NO_SETUP.to_owned());
-            let unavailable = busy.map(|(_, why)| why.clone()).or(setup);
-            let function = Function::new(kind, Some(node.clone()));
-            functions.push(Function { lease, unavailable, ..function });
-        }
-        (self.functions, self.found) = (functions, found);
     }
 }
 

@@ -2,6 +2,7 @@
 //! What the simulation does not single out.
 
 use super::*;
+use crate::record::{MAX_FUNCTIONS, Taken};
 use crate::wire::{Grant, LeaseTerms, Refusal, Wanted};
 
 fn found(serial: &str, parts: &[(&str, &str)]) -> Found {
@@ -11,16 +12,16 @@ fn found(serial: &str, parts: &[(&str, &str)]) -> Found {
 }
 
 fn serving(quarantine: u64, all: Vec<Found>) -> Unit {
-    next_life(1, quarantine, vec![], all)
+    next_life(1, quarantine, Kept::default(), all)
 }
 
-fn next_life(epoch: u64, quarantine: u64, stored: Vec<Stored>, all: Vec<Found>) -> Unit {
+fn next_life(epoch: u64, quarantine: u64, stored: Kept, all: Vec<Found>) -> Unit {
     let mut unit = connected(epoch, quarantine, stored, all);
     let _ = unit.handle(1, Event::Said(1, ToUnit::Welcome { newest: None, units: 0 }));
     unit
 }
 
-fn connected(epoch: u64, quarantine: u64, stored: Vec<Stored>, all: Vec<Found>) -> Unit {
+fn connected(epoch: u64, quarantine: u64, stored: Kept, all: Vec<Found>) -> Unit {
     let options = Options {
         own: "u".parse().unwrap(),
         epoch,
@@ -82,7 +83,7 @@ fn carried(unit: &mut Unit, now: Micros, grant: &Grant, machine: &str) {
 }
 
 /// Opens a lease, and has it stored.
-fn opened(unit: &mut Unit, now: Micros, grant: &Grant, machine: &str) -> Vec<Stored> {
+fn opened(unit: &mut Unit, now: Micros, grant: &Grant, machine: &str) -> Kept {
     let machine: Machine = machine.parse().unwrap();
     let open = FromHolder::Open { no: grant.no, token: grant.token.clone() };
     let _ = unit.handle(now, Event::Came(10, machine.clone(), open));
@@ -132,7 +133,7 @@ fn a_lease_that_was_opened_lasts_as_long_in_the_next_life() {
     let [Action::Store(stored), Action::Answer(10, ToHolder::Good(30_000))] = &actions[..] else {
         panic!("{actions:?}");
     };
-    assert_eq!(stored[0].expires, 30_000_009);
+    assert_eq!(stored.leases[0].expires, 30_000_009);
 }
 
 #[test]
@@ -354,6 +355,45 @@ fn parts_are_for_lease_when_who_had_all_of_it_gave_it_back() {
     refused(ask(&mut unit, 12, "h", 1, None));
 }
 
+/// What tells why a part cannot be leased now: who has it, or why nobody can.
+fn taken(unit: &Unit, function: u8) -> Option<String> {
+    unit.devices().next().unwrap().taken(function).map(|taken| match taken {
+        Taken::Leased(lease) => lease.holder.to_string(),
+        Taken::Unavailable(why) => why.to_owned(),
+    })
+}
+
+#[test]
+fn who_wants_a_part_can_wait_for_who_has_all_of_it() {
+    let parts = [("disk", "/dev/sda"), ("serial", "/dev/ttyACM0")];
+    let device = || Found { needs_setup: true, ..found("1", &parts) };
+    let mut unit = serving(0, vec![device()]);
+    assert!(taken(&unit, 2).unwrap().contains("set up first"));
+    let whole = ask(&mut unit, 2, "h", 0, None).unwrap();
+    // He may be about to set it up.
+    assert_eq!(taken(&unit, 2).unwrap(), "uid 0 on h");
+    carried(&mut unit, 3, &whole, "h");
+    let bare = || Found { parts: vec![], ..device() };
+    let _ = unit.handle(4, Event::Inventory(vec![bare()]));
+    assert_eq!(taken(&unit, 2).unwrap(), "uid 0 on h", "drivers have none of it");
+    let stored = opened(&mut unit, 5, &whole, "h");
+    let next = next_life(2, 0, stored, vec![bare()]);
+    assert_eq!(taken(&next, 2).unwrap(), "uid 0 on h", "nor had they when the unit began");
+    // It is free when it is there again.
+    let release = Event::Came(10, "h".parse().unwrap(), FromHolder::Release);
+    let _ = unit.handle(6, release);
+    let _ = unit.handle(7, Event::Cut(whole.no));
+    assert_eq!(unit.leases().count(), 0);
+    assert!(taken(&unit, 2).is_some());
+    let _ = unit.handle(8, Event::Inventory(vec![device()]));
+    assert_eq!(taken(&unit, 2), None);
+    // Who did not set it up leaves it as it was.
+    let mut unit = serving(0, vec![device()]);
+    let whole = ask(&mut unit, 2, "h", 0, None).unwrap();
+    let _ = unit.handle(3, Event::Said(1, ToUnit::Revoke(whole.no, "enough".to_owned())));
+    assert!(taken(&unit, 2).unwrap().contains("set up first"));
+}
+
 #[test]
 fn what_came_anew_is_to_be_set_up_anew() {
     let device = || Found { needs_setup: true, ..found("1", &[("disk", "/dev/sda")]) };
@@ -374,17 +414,28 @@ fn what_came_anew_is_to_be_set_up_anew() {
         let _ = unit.handle(6, Event::Cut(whole.no));
     }
     refused(&mut unit);
-    // Perhaps it was while no program was there: whoever was granted a part of it had not come for it.
+    // Or at a time at which nobody looked, in the same port.
+    let again = || Found { instance: 2, ..device() };
+    let mut unseen = cut.clone();
+    let _ = unseen.handle(7, Event::Inventory(vec![again()]));
+    refused(&mut unseen);
+    // Or while no program was there: whoever was granted a part of it had not come for it.
     let part = ask(&mut cut, 7, "h", 1, None).unwrap();
     let stored = opened(&mut cut, 8, &part, "h");
-    let mut unit = next_life(2, 0, stored, vec![device()]);
+    let mut unit = next_life(2, 0, stored.clone(), vec![again()]);
     assert_eq!(unit.leases().count(), 0);
     refused(&mut unit);
+    // If it was not, that lease is good, and others are to be had after it.
+    let mut unit = next_life(2, 0, stored, vec![device()]);
+    let lease = unit.leases().next().unwrap().info.no;
+    assert_eq!(lease, part.no);
+    let _ = unit.handle(9, Event::Said(1, ToUnit::Revoke(lease, "enough".to_owned())));
+    assert!(ask(&mut unit, 9, "h", 1, None).is_ok());
 }
 
 #[test]
 fn what_was_counted_by_an_old_disk_is_counted_anew() {
-    let mut unit = connected(1, 0, vec![], vec![found("1", &[("disk", "/dev/sda")])]);
+    let mut unit = connected(1, 0, Kept::default(), vec![found("1", &[("disk", "/dev/sda")])]);
     let before = unit.devices().next().unwrap().gen_no;
     // The manager knows more than this life has said.
     let welcome = ToUnit::Welcome { newest: Some((7, 1)), units: 0 };

@@ -40,6 +40,7 @@ pub fn look(sys: &Path, node: &Path) -> Option<Found> {
         unavailable: Some(NO_WHOLE.to_owned()),
         busy: vec![],
         needs_setup: false,
+        instance: 0,
     })
 }
 

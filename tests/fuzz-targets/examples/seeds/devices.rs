@@ -38,6 +38,7 @@ fn device() -> Device {
         unavailable: None,
         busy: vec![],
         needs_setup: false,
+        instance: 1,
     };
     let functions = vec![Function::new("whole", None)];
     Device { id: DeviceId::new(&unit, "k"), unit, gen_no: 1, found, functions, stamp: stamp(2) }
