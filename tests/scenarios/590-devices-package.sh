@@ -114,13 +114,16 @@ wait_for 10 "it is away" gone
 home() { [[ $(readlink -f /sys/bus/usb/devices/*/driver | sort -u) != *usbip-host* ]]; }
 wait_for 10 "and the machine has its own device back" home
 mkdir -p "$DROP_IN"
-printf '[Service]\nExecStart=\nExecStart=/usr/bin/device-manager attach --keep --any --queue --function disk %%I\n' >"$DROP_IN/disk.conf"
+printf '[Service]\nGroup=midplane-read\nExecStart=\nExecStart=/usr/bin/device-manager attach --keep --any --queue --function disk --group %%I\n' >"$DROP_IN/disk.conf"
 systemctl daemon-reload
 disk_socket() { compgen -G '/run/midplane/device-manager-attach/*.sock'; }
 check "its disk alone, always, here" systemctl start "$ATTACH"
 wait_for 40 "it has a socket" disk_socket
 socket=$(disk_socket)
-[[ $(stat -c '%U %a' "$socket") == 'device-manager 600' ]] || fail "the socket: $(stat -c '%U %a' "$socket")"
+[[ $(stat -c '%U:%G %a' "$socket") == 'device-manager:midplane-read 660' ]] || fail "the socket: $(stat -c '%U:%G %a' "$socket")"
+as_member_of() { setpriv --reuid=nobody --regid="$(getent group "$1" | cut -d: -f3)" --clear-groups nbdinfo --size "nbd+unix:///?socket=$socket"; }
+check "who is in its unit's group may use it" as_member_of midplane-read
+if as_member_of nogroup 2>err; then fail "anybody may use it"; fi
 device-manager status | has "$socket" || fail "status does not show it: $(device-manager status)"
 check "it is read" nbdcopy --connections=4 "nbd+unix:///?socket=$socket" read.img
 cmp read.img disk.img || fail "what is read is not what is on the disk"
