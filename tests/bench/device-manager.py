@@ -4,6 +4,7 @@
 us, beside the tool through stunnel: two controllers of dummy_hcd in one guest, machines in namespaces. And how soon a finder is told, and
 how many leases are granted in a second."""
 
+import glob
 import os
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class Tool:
 
     def attach(self, host, port):
         # Ours lets drivers have nothing that it does not know.
-        for bus in rack_module.glob.glob("/sys/devices/platform/vhci_hcd.0/usb*/authorized_default"):
+        for bus in glob.glob("/sys/devices/platform/vhci_hcd.0/usb*/authorized_default"):
             rack_module.write(bus, "1")
         words = ("ip", "netns", "exec", self.rack.two.space, "usbip", "--tcp-port", str(port), "attach", "-r", host, "-b", self.bus_id)
         wait("the tool attaches it", lambda: run(*words, ok=None).returncode == 0)
