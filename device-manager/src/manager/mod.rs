@@ -6,4 +6,5 @@ mod control;
 pub mod core;
 mod metrics;
 pub mod order;
+mod peers;
 pub mod run;

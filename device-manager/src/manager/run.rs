@@ -12,20 +12,18 @@ use daemon_kit::control::{ControlServer, Policy as Access};
 use daemon_kit::metrics::Metrics;
 use daemon_kit::notify::{self, Watchdog};
 use daemon_kit::signals::{Signal, Signals};
-use group::core::Notice;
 use group::core::records::Change;
 use group::list::List;
-use group::shell::{Group, Incoming as FromGroup, Received};
+use group::shell::{Group, Incoming as FromGroup};
 use group::wire::Class;
-use group::wire::Life;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{interval, sleep};
 
 use super::control::{self, Asked};
-use super::core::{Action, Event, Listed, Manager, Note, Options, Report};
+use super::core::{Action, Event, Manager, Note, Options, Report};
 use super::metrics::Figures;
-use super::order::{Incoming, Numbered, Outgoing, Taken};
+use super::peers::{Looked, PeerConn, PeerList};
 use crate::config::Config;
 use crate::link::{Chain, Inbox, Link, listen, write_all};
 use crate::manager::api::{Known, Leased, Line};
@@ -33,20 +31,12 @@ use crate::record::{Device, DeviceId, Machine};
 use crate::trust::{Role, Trust};
 use crate::unit::core::ConnId;
 use crate::unit::run::boot_clock;
-use crate::wire::{Bounded, FinderNo, FromUnit, Peer, RequestNo, ToUnit};
+use crate::wire::{Bounded, FinderNo, FromUnit, RequestNo, ToUnit};
 
 /// Things that happen and wait for the core.
 const MAX_HAPPENED: usize = 1024;
 /// Messages that wait for a unit to read.
 const MAX_TO_UNIT: usize = 256;
-/// Messages that wait to be given to the group, for one peer: all devices of a group, as hits of finders.
-const MAX_TO_PEER: usize = 65_536;
-/// After a message that was not sent, a peer is told all again.
-const AGAIN: Duration = Duration::from_millis(300);
-/// A peer that is told nothing new is told so, and sees whether it missed something.
-const MARK: Duration = Duration::from_secs(1);
-/// Whatever is missing, a peer is not asked for all more often.
-const ASK: Duration = Duration::from_millis(500);
 /// How often the group's clock is looked at.
 const CLOCK: Duration = Duration::from_secs(1);
 
@@ -65,7 +55,7 @@ pub struct Paths {
     pub runtime: PathBuf,
 }
 
-enum Happened {
+pub(super) enum Happened {
     Said(ConnId, FromUnit),
     Ended(ConnId),
     /// A peer did not get what it was told.
@@ -76,67 +66,23 @@ enum Happened {
     Clock(i64, u64),
 }
 
-#[derive(Default)]
-struct PeerConn {
-    out: Option<mpsc::Sender<Peer>>,
-    sending: Option<AbortHandle>,
-    incoming: Incoming,
-    asked: Option<Instant>,
-}
-
-impl Drop for PeerConn {
-    fn drop(&mut self) {
-        if let Some(sending) = &self.sending {
-            sending.abort();
-        }
-    }
-}
-
 struct UnitConn {
     out: mpsc::Sender<ToUnit>,
     reader: AbortHandle,
 }
 
-/// A service's request.
-/// A peer's list, as far as it was looked at.
-#[derive(Default)]
-struct PeerList {
-    at: Option<Version>,
-    /// By device, the version of its record.
-    devices: BTreeMap<DeviceId, u64>,
-}
-
-/// Of a peer's list: of which of its lives, and in that.
-type Version = (Life, u64);
-
-/// What a look at a peer's list found.
-#[derive(Debug)]
-pub struct Looked {
-    at: Version,
-    /// Records that are newer than this were looked at; all if it is 0.
-    since: u64,
-    /// Each with its version.
-    records: Vec<(DeviceId, u64, Vec<u8>)>,
-    /// How many devices there are in all.
-    count: usize,
-}
-
-struct Client {
-    out: mpsc::Sender<Leased>,
-}
-
-struct Shell {
+pub(super) struct Shell {
     core: Manager,
     paths: Paths,
-    group: Group,
-    happened: mpsc::Sender<Happened>,
+    pub(super) group: Group,
+    pub(super) happened: mpsc::Sender<Happened>,
     units: BTreeMap<ConnId, UnitConn>,
-    peers: BTreeMap<Machine, PeerConn>,
+    pub(super) peers: BTreeMap<Machine, PeerConn>,
     /// What is known of each peer's list.
-    lists: BTreeMap<Machine, PeerList>,
+    pub(super) lists: BTreeMap<Machine, PeerList>,
     publish: mpsc::Sender<Vec<Change>>,
     finders: BTreeMap<FinderNo, mpsc::Sender<Line>>,
-    clients: BTreeMap<RequestNo, Client>,
+    clients: BTreeMap<RequestNo, mpsc::Sender<Leased>>,
     next: u64,
     figures: Figures,
 }
@@ -246,46 +192,6 @@ impl Shell {
         }
     }
 
-    fn received(&mut self, received: Received) {
-        let peer = Machine(received.from);
-        let numbered = match Numbered::decode(&received.bytes) {
-            Ok(numbered) => numbered,
-            Err(error) => return tracing::warn!(%peer, %error, "not understood"),
-        };
-        // It is here for itself already: it tells all again when it is here for us, or is asked.
-        let Some(conn) = self.peers.get_mut(&peer) else { return };
-        match conn.incoming.take(numbered) {
-            Taken::Message(message) => self.tell(Event::Peer(peer, *message)),
-            Taken::Nothing => {}
-            Taken::Again => self.begin(peer),
-            Taken::Gap => {
-                if conn.asked.is_none_or(|asked| asked.elapsed() > ASK) {
-                    conn.asked = Some(Instant::now());
-                    tracing::debug!(%peer, "something is missing");
-                    self.ask_again(peer);
-                }
-            }
-        }
-    }
-
-    fn ask_again(&self, peer: Machine) {
-        let group = self.group.clone();
-        tokio::spawn(async move { group.send(&peer.0, Numbered::Again.encode()).await });
-    }
-
-    /// Tells a peer all from the beginning.
-    fn begin(&mut self, peer: Machine) {
-        let (out, messages) = mpsc::channel(MAX_TO_PEER);
-        let sending = send_all(self.group.clone(), peer.clone(), messages, self.happened.clone());
-        let conn = self.peers.entry(peer.clone()).or_default();
-        // What it was to be told before is told anew, and must not come in between.
-        if let Some(old) = conn.sending.replace(tokio::spawn(sending).abort_handle()) {
-            old.abort();
-        }
-        conn.out = Some(out);
-        self.tell(Event::PeerHere(peer));
-    }
-
     /// Reads policy and the group's list again. What else is in the configuration takes a restart.
     async fn reload(&mut self) {
         match Config::load(self.paths.config.as_deref()) {
@@ -298,47 +204,6 @@ impl Shell {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
-    }
-
-    fn noticed(&mut self, notice: Notice) {
-        match notice {
-            Notice::Here(name) => {
-                let peer = Machine(name.clone());
-                self.lists.remove(&peer);
-                self.begin(peer.clone());
-                // For it this machine may have been here all the time.
-                self.ask_again(peer.clone());
-                self.look_at(&peer, None);
-            }
-            Notice::Away(name, _) => {
-                let peer = Machine(name);
-                self.peers.remove(&peer);
-                self.lists.remove(&peer);
-                self.tell(Event::PeerAway(peer));
-            }
-            Notice::Records(name) => {
-                let peer = Machine(name);
-                self.look_at(&peer, self.lists.get(&peer).and_then(|list| list.at));
-            }
-            Notice::Manager(_) => {}
-        }
-    }
-
-    async fn look_at_all(&mut self) {
-        let Ok(status) = self.group.status().await else { return };
-        for member in status.members {
-            let peer = Machine(member.name.clone());
-            match (member.away.is_none(), self.peers.contains_key(&peer)) {
-                (true, false) => self.noticed(Notice::Here(member.name)),
-                (true, true) => self.noticed(Notice::Records(member.name)),
-                (false, true) => {
-                    self.peers.remove(&peer);
-                    self.lists.remove(&peer);
-                    self.tell(Event::PeerAway(peer));
-                }
-                (false, false) => {}
-            }
-        }
     }
 
     fn happened(&mut self, happened: Happened) {
@@ -360,54 +225,6 @@ impl Shell {
                 self.figures.look(&self.core);
             }
         }
-    }
-
-    fn look_at(&self, peer: &Machine, since: Option<Version>) {
-        tokio::spawn(look_at(self.group.clone(), peer.0.clone(), since, self.happened.clone()));
-    }
-
-    /// Finds what is different in a peer's list.
-    fn listed(&mut self, peer: Machine, looked: Looked) {
-        if !self.peers.contains_key(&peer) {
-            return;
-        }
-        let list = self.lists.entry(peer.clone()).or_default();
-        let same_life = list.at.is_some_and(|(life, _)| life == looked.at.0);
-        if !same_life && looked.since > 0 {
-            // What that was to follow on is forgotten.
-            return self.look_at(&peer, None);
-        }
-        if same_life && list.at.is_some_and(|at| at.1 > looked.at.1) {
-            return;
-        }
-        let mut changes = vec![];
-        let mut now = BTreeMap::new();
-        for (id, version, bytes) in looked.records {
-            if !same_life || list.devices.get(&id) != Some(&version) {
-                match Device::decode(&bytes) {
-                    Ok(device) if device.id == id => changes.push(Listed::Set(Box::new(device))),
-                    _ => {
-                        tracing::warn!(%peer, device = %id, "its record makes no sense");
-                        continue;
-                    }
-                }
-            }
-            now.insert(id, version);
-        }
-        list.at = Some(looked.at);
-        let is_something_gone = if looked.since == 0 {
-            let gone = list.devices.keys().filter(|id| !now.contains_key(id));
-            changes.extend(gone.map(|id| Listed::Gone(*id)));
-            list.devices = now;
-            false
-        } else {
-            list.devices.extend(now);
-            list.devices.len() != looked.count
-        };
-        if is_something_gone {
-            self.look_at(&peer, None);
-        }
-        self.tell(Event::List(peer, changes));
     }
 
     fn unit_came(&mut self, link: Link) {
@@ -439,7 +256,7 @@ impl Shell {
             Asked::Lease { ask, out, number } => {
                 let no = self.number();
                 let _ = number.send(no);
-                self.clients.insert(no, Client { out });
+                self.clients.insert(no, out);
                 let since_ms = self.group.clock().now_ms();
                 self.tell(Event::Ask(no, super::core::Ask { since_ms, ..ask }));
             }
@@ -452,7 +269,7 @@ impl Shell {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         let mut changes = vec![];
         let mut events = std::collections::VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -470,14 +287,7 @@ impl Shell {
                         }
                     }
                     Action::Close(conn) => self.close(conn),
-                    Action::ToPeer(peer, message) => {
-                        let out = self.peers.get(&peer).and_then(|conn| conn.out.as_ref());
-                        if let Some(out) = out
-                            && out.try_send(message).is_err()
-                        {
-                            tracing::warn!(%peer, "it does not keep up");
-                        }
-                    }
+                    Action::ToPeer(peer, message) => self.tell_peer(peer, message),
                     Action::Publish(device) => {
                         let value = device.encode().into();
                         changes.push(Change::Set(key(device.id), Class::Dynamic, value));
@@ -486,12 +296,12 @@ impl Shell {
                     Action::Tell(no, report) => self.report(no, report),
                     Action::Answer(no, answer) => {
                         if let Some(client) = self.clients.remove(&no) {
-                            let _ = client.out.try_send(control::leased(answer));
+                            let _ = client.try_send(control::leased(answer));
                         }
                     }
                     Action::Waits(no, place) => {
                         if let Some(client) = self.clients.get(&no) {
-                            let _ = client.out.try_send(Leased::Waits(place));
+                            let _ = client.try_send(Leased::Waits(place));
                         }
                     }
                     Action::Note(note) => log(&note),
@@ -545,32 +355,6 @@ async fn read_unit(conn: ConnId, mut inbox: Inbox, to: mpsc::Sender<Happened>) {
     let _ = to.send(Happened::Ended(conn)).await;
 }
 
-async fn send_all(
-    group: Group,
-    peer: Machine,
-    mut messages: mpsc::Receiver<Peer>,
-    to: mpsc::Sender<Happened>,
-) {
-    let mut outgoing = Outgoing::default();
-    loop {
-        let numbered = match timeout(MARK, messages.recv()).await {
-            Ok(Some(message)) => Some(outgoing.number(message)),
-            Ok(None) => return,
-            Err(_) => outgoing.mark(),
-        };
-        let Some(numbered) = numbered else { continue };
-        if let Err(error) = group.send(&peer.0, numbered.encode()).await {
-            tracing::debug!(%peer, %error, "not sent");
-            sleep(AGAIN).await;
-            // Unless somebody else took its place meanwhile.
-            if !messages.is_closed() {
-                let _ = to.send(Happened::Unsent(peer)).await;
-            }
-            return;
-        }
-    }
-}
-
 async fn publish_all(group: Group, mut changes: mpsc::Receiver<Vec<Change>>) {
     while let Some(mut all) = changes.recv().await {
         while let Ok(more) = changes.try_recv() {
@@ -579,36 +363,6 @@ async fn publish_all(group: Group, mut changes: mpsc::Receiver<Vec<Change>>) {
         if let Err(error) = group.change(all).await {
             tracing::error!(%error, "others will not know of changes");
         }
-    }
-}
-
-/// Looks at what is newer in a peer's list, or at all of it.
-async fn look_at(
-    group: Group,
-    name: secure_link::Name,
-    since: Option<Version>,
-    to: mpsc::Sender<Happened>,
-) {
-    let peer = Machine(name.clone());
-    let looked = group.look(move |core, _| {
-        let records = core.records(&name).filter(|records| records.current)?;
-        let life = core.life_of(&name)?;
-        let since = since.filter(|(of, _)| *of == life).map_or(0, |(_, version)| version);
-        // The group has records of its own among them.
-        let id = |record: &group::wire::Record| record.key.as_str().parse::<DeviceId>().ok();
-        let device = |record: &group::wire::Record| {
-            Some((id(record)?, record.version, record.value.to_vec()))
-        };
-        let newer = records.iter().filter(|record| record.version > since);
-        Some(Looked {
-            at: (life, records.version().0),
-            since,
-            records: newer.filter_map(device).collect(),
-            count: records.iter().filter_map(id).count(),
-        })
-    });
-    if let Ok(Some(looked)) = looked.await {
-        let _ = to.send(Happened::List(peer, looked)).await;
     }
 }
 
