@@ -83,10 +83,6 @@ impl<'de> Visitor<'de> for Whole {
         Ok(bytes.to_vec())
     }
 
-    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-        Ok(bytes)
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Vec<u8>, A::Error> {
         let mut bytes = vec![];
         while let Some(byte) = all.next_element()? {

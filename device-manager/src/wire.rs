@@ -24,6 +24,8 @@ pub const MAX_ADDRESSES: usize = 8;
 pub const MAX_SEEN: usize = 128;
 /// Most devices of one [`Peer::Has`]: its ids are told as text.
 pub const MAX_HITS: usize = 3000;
+/// Most finders of one manager, and most requests.
+pub const MAX_MINE: usize = 1024;
 /// Bytes of a lease's token.
 pub const TOKEN: usize = 16;
 
@@ -249,8 +251,15 @@ pub enum Peer {
     },
     /// The newest stamps of units that the sender knows of, as epoch and sequence; at most [`MAX_SEEN`].
     Seen(Vec<(Machine, (u64, u64))>),
-    /// All units that the sender has, first of all that it tells; at most [`MAX_SEEN`].
-    Units(Vec<(Machine, Stamp)>),
+    /// First of all that the sender tells: what else it told before is over.
+    Begin {
+        /// All units that it has; at most [`MAX_SEEN`].
+        units: Vec<(Machine, Stamp)>,
+        /// All its finders that the receiver has as well; at most [`MAX_MINE`].
+        finders: Vec<FinderNo>,
+        /// All its requests to the receiver, likewise.
+        requests: Vec<RequestNo>,
+    },
     /// All devices that fit a finder of the receiver's, whose hits follow: what else was told of before is gone.
     Has(FinderNo, Vec<DeviceId>),
 }
@@ -414,8 +423,10 @@ impl Bounded for Peer {
             Self::Seen(seen) => {
                 seen.len() <= MAX_SEEN && seen.iter().all(|(_, newest)| newest.0 <= MAX_EPOCH)
             }
-            Self::Units(units) => {
-                units.len() <= MAX_SEEN && units.iter().all(|(_, stamp)| stamp.is_bounded())
+            Self::Begin { units, finders, requests } => {
+                units.len() <= MAX_SEEN
+                    && units.iter().all(|(_, stamp)| stamp.is_bounded())
+                    && finders.len().max(requests.len()) <= MAX_MINE
             }
             Self::Has(_, ids) => ids.len() <= MAX_HITS,
             _ => true,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use device_manager::record::{Device, DeviceId, Function, Machine, WHOLE};
+use device_manager::record::{Device, DeviceId, Function, Holder, Machine};
 use device_manager::unit::core::{Lease, Micros, Note, Unit, With};
 
 use crate::devices::SetUp;
@@ -251,7 +251,10 @@ impl World {
                 let waits = self.services.get(holder.uid as usize).map(|service| &service.state);
                 let function = match waits {
                     Some(State::Asked { part, .. }) if part.device == id => part.function,
-                    _ => WHOLE,
+                    _ => {
+                        wrong.push(format!("{holder} is in the queue of {id}, and waits no more"));
+                        continue;
+                    }
                 };
                 if manager.device(id).is_some_and(|(device, _)| device.taken(function).is_none()) {
                     wrong.push(format!("{holder} waits for {function} of {id}, which is free"));
@@ -286,6 +289,15 @@ impl World {
             let manager = &self.managers[service.manager];
             if service.life != manager.life {
                 continue;
+            }
+            if let State::Asked { no, part, .. } = &service.state {
+                let mut queues = self.managers.iter().filter_map(|side| side.core.as_ref());
+                let waits = |(of, id, _): &(&Holder, DeviceId, u64)| {
+                    (of.uid as usize, *id) == (at, part.device)
+                };
+                if !queues.any(|manager| manager.queue().iter().any(waits)) {
+                    wrong.push(format!("service {at} waits by request {no} in no queue"));
+                }
             }
             // Every finder knows all that fits, also where finders are forwarded.
             for (id, device) in &service.told {

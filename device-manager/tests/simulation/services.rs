@@ -121,7 +121,9 @@ impl World {
         let manager = service.manager;
         let part = Part { device, function, node };
         service.state = State::Asked { no, waited: false, gen_no, part };
-        service.next_at = now + 40 * SECOND;
+        // Some wait for as long as it takes.
+        let patience = if service.queues && no % 3 == 0 { QUIET } else { 40 * SECOND };
+        service.next_at = now + patience;
         let holder =
             Holder { machine: self.managers[manager].name.clone(), uid: at as u32, groups: vec![] };
         let queue = service.queues;

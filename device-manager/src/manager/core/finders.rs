@@ -38,13 +38,17 @@ impl Manager {
         }
     }
 
+    /// Finders that peers have, too.
+    pub(super) fn forwards(&self) -> Vec<FinderNo> {
+        let own = self.options.replication == Replication::Own;
+        let forwarded = self.finders.iter().filter(|(_, f)| own && f.scope == Scope::Group);
+        forwarded.map(|(no, _)| *no).collect()
+    }
+
     /// Of whom no lists are held, they are asked.
     pub(super) fn forward_finders(&mut self, to: &Machine) {
-        if self.options.replication == Replication::All {
-            return;
-        }
-        for (no, finder) in self.finders.iter().filter(|(_, finder)| finder.scope == Scope::Group) {
-            let find = Peer::Find(*no, finder.pattern.clone());
+        for no in self.forwards() {
+            let find = Peer::Find(no, self.finders[&no].pattern.clone());
             self.out.push(Action::ToPeer(to.clone(), find));
         }
     }

@@ -18,7 +18,7 @@ use crate::pattern::Pattern;
 use crate::policy::Policy;
 use crate::record::{Device, DeviceId, Holder, Machine, Stamp};
 use crate::unit::core::{ConnId, Micros};
-use crate::wire::{FinderNo, FromUnit, Grant, Peer, Refusal, RequestNo, ToUnit};
+use crate::wire::{FinderNo, FromUnit, Grant, MAX_MINE, Peer, Refusal, RequestNo, ToUnit};
 use requests::{Request, Want};
 pub use units::KnownUnit;
 use units::UnitLink;
@@ -26,11 +26,11 @@ use units::UnitLink;
 /// Most units of one manager: a group has at most 64 machines, and each may come twice for a moment.
 pub const MAX_UNITS: usize = 128;
 /// Most finders of a manager's own services.
-pub const MAX_FINDERS: usize = 1024;
+pub const MAX_FINDERS: usize = MAX_MINE;
 /// Most finders that one peer forwards.
 pub const MAX_FORWARDED: usize = MAX_FINDERS;
 /// Most requests that wait at a manager, for all devices together.
-pub const MAX_WANTS: usize = 1024;
+pub const MAX_WANTS: usize = MAX_MINE;
 /// A request whose device's manager is gone waits so long for another one to have it.
 pub const PATIENCE: Micros = 10_000_000;
 

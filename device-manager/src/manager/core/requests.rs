@@ -101,13 +101,27 @@ impl Manager {
         }
     }
 
-    /// A peer may have missed what it was asked: it is asked again, and knows the request by its number.
+    /// A peer may have missed what it was asked, or its answer was: it is asked again, and knows the request by its number as
+    /// long as it is not answered.
     pub(super) fn ask_again(&mut self, peer: &Machine) {
-        for (no, request) in &self.requests {
-            if matches!(&request.state, Asked::Manager(to) if to == peer) {
-                let want = Peer::Want(*no, request.wanted.clone());
-                self.out.push(Action::ToPeer(peer.clone(), want));
-            }
+        for no in self.asks(peer) {
+            let want = Peer::Want(no, self.requests[&no].wanted.clone());
+            self.out.push(Action::ToPeer(peer.clone(), want));
+        }
+    }
+
+    /// Requests that a peer was asked.
+    pub(super) fn asks(&self, peer: &Machine) -> Vec<RequestNo> {
+        let asked = |r: &Request| matches!(&r.state, Asked::Manager(to) if to == peer);
+        self.requests.iter().filter(|(_, request)| asked(request)).map(|(no, _)| *no).collect()
+    }
+
+    /// A peer asks for nothing but this: that it wants something no more may have been missed.
+    pub(super) fn asks_no_others(&mut self, peer: &Machine, requests: &[RequestNo]) {
+        let of = self.wants.keys().filter(|(from, _)| from.as_ref() == Some(peer));
+        let over = of.filter(|(_, no)| !requests.contains(no)).cloned();
+        for key in over.collect::<Vec<_>>() {
+            self.unwant(&key);
         }
     }
 
@@ -141,6 +155,9 @@ impl Manager {
         let request = self.requests.get(&no);
         if request.is_some_and(|r| matches!(&r.state, Asked::Manager(to) if to == from)) {
             self.out.push(Action::Waits(no, place));
+        } else {
+            // It was asked again when its answer was on its way.
+            self.out.push(Action::ToPeer(from.clone(), Peer::Cancel(no)));
         }
     }
 
@@ -331,10 +348,7 @@ impl Manager {
     }
 
     pub(super) fn asker_away(&mut self, peer: &Machine) {
-        let of = self.wants.keys().filter(|(from, _)| from.as_ref() == Some(peer));
-        for key in of.cloned().collect::<Vec<_>>() {
-            self.unwant(&key);
-        }
+        self.asks_no_others(peer, &[]);
     }
 
     /// A device is not here any more: those who wait for it ask whoever has it next.

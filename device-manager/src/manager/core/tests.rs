@@ -173,3 +173,72 @@ fn nobody_asks_for_somebody_on_another_machine() {
     let actions = manager.handle(2, Event::Peer("x".parse().unwrap(), Peer::Want(1, wanted)));
     assert!(matches!(&actions[..], [Action::Note(Note::Wrong(_))]), "{actions:?}");
 }
+
+#[test]
+fn what_a_peer_wants_no_more_is_over_though_that_was_missed() {
+    let mut manager = a_manager(Scope::Group);
+    let _ = told(&mut manager, 1, lease(7));
+    let peer: Machine = "x".parse().unwrap();
+    let mut said = |message| drop(manager.handle(2, Event::Peer(peer.clone(), message)));
+    for no in [1, 2] {
+        said(Peer::Want(
+            no,
+            crate::wire::Wanted {
+                device: device("u", "1").id,
+                gen_no: 1,
+                function: 0,
+                holder: Holder { machine: peer.clone(), ..holder(u32::try_from(no).unwrap()) },
+                queue: true,
+                limit_s: None,
+                since_ms: 0,
+            },
+        ));
+        said(Peer::Find(no, "type=disk".parse().unwrap()));
+    }
+    said(Peer::Begin { units: vec![], finders: vec![1], requests: vec![2] });
+    assert_eq!(manager.queue().iter().map(|waits| waits.0.uid).collect::<Vec<_>>(), [2]);
+    let actions = told(&mut manager, 2, None);
+    let hits = actions.iter().filter_map(|action| match action {
+        Action::ToPeer(_, Peer::Hit(no, _)) => Some(*no),
+        _ => None,
+    });
+    assert_eq!(hits.collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn whose_answer_was_missed_asks_again_and_who_is_asked_in_vain_is_told() {
+    let mut manager = a_manager(Scope::Group);
+    let peer: Machine = "p".parse().unwrap();
+    let said =
+        |manager: &mut Manager, message| manager.handle(2, Event::Peer(peer.clone(), message));
+    let begin = || Peer::Begin {
+        units: vec![("u".parse().unwrap(), Stamp { epoch: 1, seq: 0, at: 0 })],
+        finders: vec![],
+        requests: vec![],
+    };
+    let wants = |actions: &[Action]| {
+        let want = |action: &&Action| matches!(action, Action::ToPeer(_, Peer::Want(5, _)));
+        actions.iter().filter(want).count()
+    };
+    let _ = said(&mut manager, begin());
+    let _ =
+        manager.handle(2, Event::List(peer.clone(), vec![Listed::Set(Box::new(device("u", "1")))]));
+    let ask = Ask {
+        device: device("u", "1").id,
+        function: 0,
+        holder: holder(0),
+        queue: true,
+        limit_s: None,
+        since_ms: 0,
+    };
+    assert_eq!(wants(&manager.handle(2, Event::Ask(5, ask))), 1);
+    // It begins anew after what was missed.
+    assert_eq!(wants(&said(&mut manager, begin())), 1);
+    let waits = said(&mut manager, Peer::Queued(5, 1));
+    assert!(waits.contains(&Action::Waits(5, 1)), "{waits:?}");
+    let _ = said(&mut manager, Peer::Answer(5, Err(Refusal::Full)));
+    assert_eq!(wants(&said(&mut manager, begin())), 0);
+    // It was asked again when its answer was on its way.
+    let cancelled = said(&mut manager, Peer::Queued(5, 1));
+    assert!(cancelled.contains(&Action::ToPeer(peer.clone(), Peer::Cancel(5))), "{cancelled:?}");
+}

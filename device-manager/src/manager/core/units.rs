@@ -207,8 +207,12 @@ impl Manager {
     pub(super) fn peer_here(&mut self, name: &Machine) {
         self.peers.entry(name.clone()).or_default().here = true;
         let own = self.units.values().filter_map(|link| Some((link.machine.clone(), link.stamp?)));
-        let units = Peer::Units(own.take(MAX_SEEN).collect());
-        self.out.push(Action::ToPeer(name.clone(), units));
+        let begin = Peer::Begin {
+            units: own.take(MAX_SEEN).collect(),
+            finders: self.forwards(),
+            requests: self.asks(name),
+        };
+        self.out.push(Action::ToPeer(name.clone(), begin));
         // Whoever gets a unit next must know if its disk was set back.
         let seen = self
             .newest
@@ -252,8 +256,10 @@ impl Manager {
                     self.outdated(&unit);
                 }
             }
-            Peer::Units(units) => {
+            Peer::Begin { units, finders, requests } => {
+                self.asks_no_others(&from, &requests);
                 let peer = self.peers.entry(from.clone()).or_default();
+                peer.finders.retain(|no, _| finders.contains(no));
                 let gone =
                     peer.units.keys().filter(|old| !units.iter().any(|(unit, _)| unit == *old));
                 for unit in gone.cloned().collect::<Vec<_>>() {
@@ -263,6 +269,7 @@ impl Manager {
                 for (unit, stamp) in units {
                     self.owned(&from, unit, stamp);
                 }
+                self.ask_again(&from);
             }
             Peer::Has(no, ids) => self.has(&from, no, &ids),
             Peer::Find(no, pattern) => self.forwarded(&from, no, pattern),
