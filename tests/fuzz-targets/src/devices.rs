@@ -167,6 +167,8 @@ pub fn devices(data: &[u8]) -> Reached {
                 let text = String::from_utf8_lossy(bytes);
                 if let Ok(pattern) = text.parse::<Pattern>() {
                     reached.insert("a pattern");
+                    let again = pattern.to_string().parse::<Pattern>();
+                    assert_eq!(again.map(|again| again.names()), Ok(pattern.names()));
                     for device in unit.devices() {
                         if pattern.fits(device) {
                             reached.insert("it fits");

@@ -44,4 +44,5 @@ pub fn write() {
     seed("frame", "a frame", &[frame(&Frame::Open(7)), frame(&Frame::Data(7, Bytes(vec![1, 2])))]);
     seed("late", "late", &[frame(&Frame::Open(7)), frame(&Frame::Credit(3, 9))]);
     seed("refused", "refused", &[frame(&Frame::Credit(1, 1))]);
+    seed("again", "refused", &[frame(&Frame::Open(7)), frame(&Frame::Open(7))]);
 }

@@ -6,8 +6,8 @@ use device_manager::manager::order::{Numbered, Outgoing};
 use device_manager::record::{Device, DeviceId, Found, Function, Holder, Machine, Stamp};
 use device_manager::streams::Bytes;
 use device_manager::wire::{
-    Beat, Bounded, Carried, FromHolder, FromUnit, LeaseTerms, Peer, Refusal, ToHolder, ToUnit,
-    Token, Wanted,
+    Beat, Bounded, Carried, FromHolder, FromUnit, Grant, LeaseTerms, Peer, Refusal, ToHolder,
+    ToUnit, Token, Wanted,
 };
 use fuzz_targets::devices as target;
 
@@ -70,7 +70,8 @@ pub fn write() {
     seed("wrong", "wrong", &there);
     let mut out = Outgoing::default();
     let mut peer = |message| entry(1, &out.number(message).encode());
-    let units = peer(Peer::Units(vec![("v".parse().expect("a name"), stamp(1))]));
+    let units = vec![("v".parse().expect("a name"), stamp(1))];
+    let units = peer(Peer::Begin { units, finders: vec![4], requests: vec![5] });
     let owner = peer(Peer::Owner("u".parse().expect("a name"), stamp(9)));
     let hit = peer(Peer::Hit(1, Box::new(device())));
     let find = peer(Peer::Find(4, String::new().try_into().expect("it fits all")));
@@ -121,4 +122,100 @@ pub fn write() {
     let both = [entry(6, &output.encode()), entry(6, &set.encode())].concat();
     seed("hid-request", "to a HID device", &both);
     seed("record", "a device", &entry(7, &device().encode()));
+    refused();
+    answers();
+    reports();
+    patterns();
+}
+
+/// What is no message, each before one that is.
+fn refused() {
+    let beat = FromUnit::Beat(Beat { sent: 1, echo: None, group: None }).encode();
+    let long = FromUnit::Answer(1, Err(Refusal::Denied("x".repeat(400)))).encode();
+    let more = [&beat[..], &[0]].concat();
+    let later = [&[9][..], &beat[1..]].concat();
+    for (name, bytes) in [("empty", vec![]), ("long", long), ("more", more), ("later", later)] {
+        let both = [entry(0, &bytes), entry(0, &beat)].concat();
+        crate::seed(target, "devices", &format!("no-message-{name}"), "from a unit", &both);
+    }
+}
+
+/// Answers, and what managers say of them and of units to one another.
+fn answers() {
+    let seed = |name, wanted, bytes: &[u8]| crate::seed(target, "devices", name, wanted, bytes);
+    let holder = || wanted(1).holder;
+    let unit = || -> Machine { "u".parse().expect("a name") };
+    let grant = || {
+        let (token, addresses) = (Token([0; 16]), vec![]);
+        Box::new(Grant { no: 1, device: device(), function: 0, token, addresses, ttl_ms: 30_000 })
+    };
+    let why = || "x".to_owned();
+    let all = [
+        Ok(grant()),
+        Err(Refusal::Leased(holder())),
+        Err(Refusal::Unavailable(why())),
+        Err(Refusal::Denied(why())),
+        Err(Refusal::Full),
+    ];
+    let from_unit = all.clone().map(|answer| entry(0, &FromUnit::Answer(1, answer).encode()));
+    seed("answers", "from a unit", &from_unit.concat());
+    let mut out = Outgoing::default();
+    let mut peer = |message| entry(1, &out.number(message).encode());
+    let mut said = all.map(|answer| peer(Peer::Answer(1, answer))).concat();
+    said.extend(peer(Peer::End { unit: unit(), no: 1, by: holder(), force: true }));
+    said.extend(peer(Peer::Seen(vec![(unit(), (7, 1))])));
+    said.extend(peer(Peer::Has(1, vec![device().id])));
+    said.extend(peer(Peer::Miss(1, device().id)));
+    said.extend(peer(Peer::Lost(unit(), stamp(1))));
+    said.extend(peer(Peer::Unfind(1)));
+    said.extend(entry(1, &Numbered::Mark(11).encode()));
+    seed("answers-of-peers", "from a peer", &said);
+    let revoked = entry(2, &ToUnit::Revoke(1, why()).encode());
+    let welcome = entry(2, &ToUnit::Welcome { newest: Some((3, 1)), units: 1 }.encode());
+    seed("revoked", "", &[revoked, welcome].concat());
+    let ended = [ToHolder::Ended(why()), ToHolder::Good(30_000)];
+    seed("ended", "to a holder", &ended.map(|said| entry(6, &said.encode())).concat());
+    let open = FromHolder::Open { no: 1, token: Token([0; 16]) };
+    let rest = [open, FromHolder::Renew, FromHolder::Release];
+    seed("renewed", "turned away", &rest.map(|said| entry(3, &said.encode())).concat());
+}
+
+/// Reports of HID devices, and a descriptor with the rarer items.
+fn reports() {
+    let seed = |name, wanted, bytes: &[u8]| crate::seed(target, "devices", name, wanted, bytes);
+    let told =
+        [FromDevice::Got(7, None), FromDevice::Set(7, true), FromDevice::Input(Bytes(vec![1]))];
+    seed("hid-told", "from a HID device", &told.map(|said| entry(6, &said.encode())).concat());
+    let get = ToDevice::Get(7, Kind::Input, 1);
+    // A long item, a feature report, and a push and pop of both globals.
+    let rare = vec![0xfe, 1, 0, 0, 0x75, 8, 0x95, 2, 0xa4, 0x95, 1, 0xb4, 0xb1, 2];
+    let asked = [get, ToDevice::Output(Bytes(rare.clone()))].map(|said| entry(6, &said.encode()));
+    seed("hid-asked", "to a HID device", &[asked.concat(), entry(4, &rare)].concat());
+}
+
+/// A pattern for each field, and what is none.
+fn patterns() {
+    let fitting = [
+        "id=*",
+        "unit=u",
+        "bus=usb",
+        "path=1-*",
+        "type=DISK",
+        "vendor=1d6b",
+        "product=0104",
+        "manufacturer!=x",
+        "model!=x",
+        "serial=",
+        "state=free",
+        "disk",
+        "''",
+    ];
+    let many = "disk ".repeat(17);
+    let none = ["'", "what=x", many.as_str()];
+    for (at, text) in fitting.into_iter().enumerate() {
+        let bytes = entry(5, text.as_bytes());
+        crate::seed(target, "devices", &format!("pattern-{at}"), "it fits", &bytes);
+    }
+    let all = none.map(|text| entry(5, text.as_bytes())).concat();
+    crate::seed(target, "devices", "no-pattern", "", &all);
 }
