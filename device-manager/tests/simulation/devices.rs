@@ -121,7 +121,7 @@ impl World {
                 self.seen.versions += 1;
                 let mut new = Plugged::new(port, self.seen.versions, &mut self.rng);
                 // The one that was here before may be in another port now.
-                if self.units[unit].plugged.values().any(|p| p.found.key == new.found.key) {
+                while self.units[unit].plugged.values().any(|p| p.found.key == new.found.key) {
                     new.found.key.push_str(" too");
                 }
                 self.units[unit].plugged.insert(port, new);
