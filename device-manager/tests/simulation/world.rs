@@ -310,7 +310,7 @@ impl World {
             Due::Cut { unit, life, no } => {
                 let side = &mut self.units[unit];
                 side.paths.retain(|_, lease| *lease != no);
-                let is_now = side.life == life;
+                let is_now = side.life == life && side.core.is_some();
                 self.path_gone(unit, no);
                 if is_now {
                     for plugged in self.units[unit].plugged.values_mut() {
