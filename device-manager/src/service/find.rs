@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use daemon_kit::client::{Client, ClientError, Lines};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::manager::api::{Known, Lease, Leased, Line};
 use crate::manager::core::Scope;
@@ -16,6 +16,8 @@ use crate::wire::Grant;
 
 /// After all that the manager knows is told, answers of those that it asks are waited for.
 const OTHERS: Duration = Duration::from_millis(500);
+/// What was waited for and refused is asked for again after this pause.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// Why there is no lease.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +180,7 @@ pub async fn lease(
         };
         match attempt(client, wanted, told).await {
             // After it was waited for it may have come back by another name, as drivers give nodes.
-            Err(NotLeased::Refused { later: true, .. }) if waited => {}
+            Err(NotLeased::Refused { later: true, .. }) if waited => sleep(AGAIN).await,
             ended => return ended,
         }
     }
